@@ -1,0 +1,353 @@
+"""Gradients: define-by-run ``backward()``, and ``grad``, ``vjp`` and ``differentiate`` as functions.
+
+All of them assemble or trace an ordinary graph and run :func:`irconv.passes.differentiate.differentiate` on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from irconv import structure
+from irconv.builder import GraphValue
+from irconv.errors import GradientError
+from irconv.graph import Graph, Provenance
+from irconv.interpret import evaluate
+from irconv.op import OPS, Value
+from irconv.ops.custom import attach_gradient
+from irconv.ops.elementwise import copy
+from irconv.passes.differentiate import differentiate as append_gradients
+from irconv.tensor import ABOVE, ConcreteValue, Tensor, as_array, as_tensor, current_tracer, grad_enabled
+from irconv.tracing import TensorBuilder, Tracer, program_name, record, symbolic_arguments
+from irconv.types import TensorType
+
+# --- define by run ---------------------------------------------------------------------------------------------------------
+
+
+def graph_of(tensor: Tensor) -> Graph:
+    """The graph that computed a tracked concrete tensor; leaves that require a gradient are its parameters."""
+    graph, ids = _assemble(tensor)
+    graph.set_output("", ids[id(tensor.value)])
+    return graph
+
+
+def _assemble(tensor: Tensor) -> tuple[Graph, dict[int, int]]:
+    """Graph, and node ids by the identity of each concrete value met."""
+    graph = Graph("recorded")
+    ids: dict[int, int] = {}
+    for value in _in_order(tensor.value):
+        producer = value.producer
+        if producer is not None:
+            place = Provenance(producer.location)
+            operands = [ids[id(v)] for v in producer.operands]
+            ids[id(value)] = graph.add(producer.op, producer.attributes, operands, provenance=place).id
+        elif value.tracked:
+            ids[id(value)] = graph.add_input("leaf", value.type).id
+        else:
+            constant = OPS["constant"]
+            ids[id(value)] = graph.add(constant, constant.attributes(np.array(value.array))).id
+    return graph, ids
+
+
+def _in_order(root: ConcreteValue) -> list[ConcreteValue]:
+    """The values a value was computed from and itself, operands first."""
+    order: list[ConcreteValue] = []
+    seen: set[int] = set()
+    stack: list[tuple[ConcreteValue, bool]] = [(root, False)]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            order.append(value)
+        elif id(value) not in seen:
+            seen.add(id(value))
+            stack.append((value, True))
+            if value.producer is not None:
+                stack.extend((operand, False) for operand in reversed(value.producer.operands))
+    return order
+
+
+def backward(tensor: Tensor, gradient: Any = None) -> None:
+    """Accumulate into ``leaf.grad`` the gradient of ``tensor`` by each leaf that requires one (``Tensor.backward``)."""
+    if tensor.is_traced:
+        raise GradientError(
+            "backward() of a traced tensor", hint="use irconv.grad or irconv.differentiate on the program"
+        )
+    if not tensor.requires_grad:
+        raise GradientError(
+            "backward() of a tensor that no gradient flows through",
+            hint="make the inputs with requires_grad=True, outside of no_grad()",
+        )
+    graph, ids = _assemble(tensor)
+    values = {i: v for v in _in_order(tensor.value) if (i := ids[id(v)]) is not None}
+    leaves = [v for v in values.values() if v.tracked and v.producer is None]
+    data = {ids[id(v)]: v.array for v in values.values()}
+    seed = None
+    if gradient is not None:
+        seed_array = as_array(as_tensor(gradient, like=tensor).numpy())
+        if seed_array.shape != tensor.shape:
+            raise GradientError(
+                f"the gradient has shape {list(seed_array.shape)}, the tensor {list(tensor.shape)}"
+            )
+        seed = graph.add_input("gradient", tensor.type).id
+        data[seed] = seed_array
+    found = append_gradients(graph, ids[id(tensor.value)], [ids[id(v)] for v in leaves], seed)
+    results = evaluate(graph, data, found.values())
+    for leaf in leaves:
+        _accumulate(leaf, results[found[ids[id(leaf)]]])
+
+
+def _accumulate(leaf: ConcreteValue, gradient: np.ndarray) -> None:
+    owner = leaf.owner() if leaf.owner is not None else None
+    if owner is not None:
+        total = gradient if owner.grad is None else owner.grad.value.array + gradient
+        owner.grad = Tensor(ConcreteValue(np.array(total)))
+
+
+ABOVE.backward = backward
+
+
+# --- gradients as functions ----------------------------------------------------------------------------------------------------
+
+
+def differentiate(graph: Graph, wrt: Sequence[str] | None = None, output: str | None = None) -> Graph:
+    """The joint graph: forward and backward.
+
+    wrt: names of inputs or states; by default all parameters that are trained, or without any all floating-point inputs.
+    output: path of the output to differentiate (the only one by default).  If it is not a scalar, the gradient to start
+    from becomes an input ``d_<output>``.
+    The gradient of ``x`` is an output ``d_x`` beside the graph's own outputs.
+    """
+    joint = graph.copy()
+    joint.name = f"{graph.name}_joint"
+    target = joint[_chosen_output(graph, output)]
+    leaves = [joint[name] for name in wrt] if wrt is not None else _default_wrt(joint)
+    if not leaves:
+        raise GradientError(f"graph {graph.name!r} has neither parameters nor floating-point inputs to differentiate by")
+    seed = None
+    if target.type.size != 1:
+        seed = joint.add_input(f"d_{target.name}", target.type).id
+    found = append_gradients(joint, target.id, [leaf.id for leaf in leaves], seed)
+    for leaf in leaves:
+        joint.set_output(f"d_{leaf.name}", found[leaf.id])
+    return joint
+
+
+def _chosen_output(graph: Graph, output: str | None) -> int:
+    if output is None and len(graph.outputs) == 1:
+        return next(iter(graph.outputs.values()))
+    if output is None or output not in graph.outputs:
+        raise GradientError(
+            f"graph {graph.name!r} has outputs {', '.join(map(repr, graph.outputs))}", hint="say which one: output='...'"
+        )
+    return graph.outputs[output]
+
+
+def _default_wrt(graph: Graph) -> list[Any]:
+    trained = [graph[i] for i in graph.states if graph[i].attributes.role == "param"]
+    return trained or [graph[i] for i in graph.inputs if graph[i].type.dtype.is_float]
+
+
+def value_and_grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
+    """A function returning (value, gradient) of a scalar-valued function, by its arguments number ``argnums``.
+
+    The gradient is one tensor for an integer ``argnums``, a tuple for a sequence.  It works on concrete tensors and inside a
+    trace, so gradients of gradients are obtained by applying it again.
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        missing = [n for n in numbers if not 0 <= n < len(args)]
+        if missing:
+            raise GradientError(f"argument {missing[0]} was asked for, {len(args)} were given")
+        value, pull = _pullback(function, args, kwargs, numbers)
+        gradients = pull(None)
+        return value, gradients[0] if isinstance(argnums, int) else gradients
+
+    return both
+
+
+def grad(function: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """The gradient of a scalar-valued function, as a function of the same arguments (see :func:`value_and_grad`)."""
+    both = value_and_grad(function, argnums)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        return both(*args, **kwargs)[1]
+
+    return gradient
+
+
+def vjp(function: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[Tensor, ...]]]:
+    """``function(*args)``, and the pullback: output gradient -> gradient by each argument (vector-Jacobian product)."""
+    return _pullback(function, args, {}, tuple(range(len(args))))
+
+
+Pull = Callable[[Any], tuple[Tensor, ...]]
+
+
+def _pullback(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: tuple[int, ...]
+) -> tuple[Any, Pull]:
+    if current_tracer() is not None:
+        return _pullback_in_trace(current_tracer(), function, args, kwargs, numbers)
+    return _pullback_of_data(function, args, kwargs, numbers)
+
+
+def _pullback_in_trace(
+    tracer: Tracer, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: tuple[int, ...]
+) -> tuple[Any, Pull]:
+    # copies set the arguments apart from other uses of the same values, which do not count
+    own = [as_tensor(a) if i in numbers else a for i, a in enumerate(args)]
+    ids = {}
+    for i in numbers:
+        value = tracer.adopt(own[i])
+        own[i] = Tensor(GraphValue(tracer, tracer.graph.add(OPS["copy"], OPS["copy"].attributes(), [value.id], provenance=tracer.provenance)))
+        ids[i] = tracer.adopt(own[i]).id
+    result = function(*own, **kwargs)
+    output = tracer.adopt(_single(result))
+
+    def pull(gradient: Any) -> tuple[Tensor, ...]:
+        seed = None if gradient is None else tracer.adopt(as_tensor(gradient, like=_single(result))).id
+        found = append_gradients(tracer.graph, output.id, [ids[i] for i in numbers], seed)
+        return tuple(tracer.wrap(tracer.graph[found[ids[i]]]) for i in numbers)
+
+    return result, pull
+
+
+def _pullback_of_data(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: tuple[int, ...]
+) -> tuple[Any, Pull]:
+    own = tuple(as_tensor(a) if i in numbers else a for i, a in enumerate(args))
+    tracer = Tracer(program_name(function))
+    symbols, named = symbolic_arguments(tracer, function, own, kwargs)
+    result = record(tracer, function, *symbols, **named)
+    output = tracer.adopt(_single(result))
+    data = [as_array(leaf) for leaf in _arrays((own, kwargs))]
+    graph = tracer.finish(result)
+    values = evaluate(graph, dict(zip(graph.inputs, data, strict=True)))
+
+    def pull(gradient: Any) -> tuple[Tensor, ...]:
+        joint = graph.copy()
+        given = dict(values)
+        seed = None
+        if gradient is not None:
+            seed = joint.add_input("gradient", output.type).id
+            given[seed] = _matching(gradient, output.type)
+        found = append_gradients(joint, output.id, [tracer.adopt(symbols[i]).id for i in numbers], seed)
+        results = evaluate(joint, given, found.values())
+        return tuple(_plain(results[found[tracer.adopt(symbols[i]).id]]) for i in numbers)
+
+    outputs = structure.map_leaves(lambda path, leaf: _plain(values[tracer.adopt(leaf).id]), result)
+    return outputs, pull
+
+
+def _matching(gradient: Any, type_: TensorType) -> np.ndarray:
+    array = as_array(gradient).astype(type_.dtype.numpy)
+    if array.shape != type_.shape:
+        raise GradientError(f"the gradient has shape {list(array.shape)}, the output {list(type_.shape)}")
+    return array
+
+
+def _arrays(tree: Any) -> list[Any]:
+    from_specs = structure.leaves(tree)
+    return [leaf for _, leaf in from_specs if isinstance(leaf, (Tensor, np.ndarray, np.generic))]
+
+
+def _plain(array: np.ndarray) -> Tensor:
+    return Tensor(ConcreteValue(np.array(array)))
+
+
+def _single(result: Any) -> Tensor:
+    if not isinstance(result, Tensor):
+        raise GradientError(
+            f"the function returned a {type(result).__name__}; its gradient needs one tensor"
+        )
+    return result
+
+
+# --- custom differentiable functions ---------------------------------------------------------------------------------------------
+
+
+class Context:
+    """What a custom function's forward leaves for its backward: tensors through ``save``, anything else as attributes."""
+
+    def __init__(self) -> None:
+        self.saved: tuple[Tensor, ...] = ()
+
+    def save(self, *tensors: Tensor) -> None:
+        """Keep tensors (arguments, results or intermediates of forward) for backward, which finds them in ``saved``."""
+        self.saved = tensors
+
+
+class Function:
+    """A differentiable function with its own backward.  Subclass it and call :meth:`apply`::
+
+        class Cube(irconv.Function):
+            @staticmethod
+            def forward(context, x):
+                context.save(x)
+                return x * x * x
+
+            @staticmethod
+            def backward(context, d):
+                (x,) = context.saved
+                return 3 * x * x * d
+
+    ``forward(context, *arguments)`` returns a tensor or a tuple of tensors; ``backward(context, *gradients)`` takes one
+    gradient per result and returns one (or None) per tensor argument.  It must be linear in the gradients, as every
+    derivative is.  Both are ordinary tensor code, so they trace, compile and can be differentiated again.
+    """
+
+    @staticmethod
+    def forward(context: Context, *arguments: Any) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def backward(context: Context, *gradients: Tensor) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        """Run the function on tensors and other values."""
+        inputs = [a for a in arguments if isinstance(a, Tensor)]
+        if not inputs:
+            raise GradientError(f"{cls.__name__}.apply needs at least one tensor")
+        context = Context()
+        # attach_gradient cuts the gradient of what forward computes; saved intermediates keep theirs for second derivatives
+        result = cls.forward(context, *arguments)
+        outputs = result if isinstance(result, tuple) else (result,)
+        attached = tuple(
+            attach_gradient(y, inputs, context.saved, cls.__name__, _rule(cls, context, outputs, k, len(inputs)))
+            for k, y in enumerate(outputs)
+        )
+        return attached if isinstance(result, tuple) else attached[0]
+
+
+def _rule(function: type[Function], context: Context, outputs: tuple[Tensor, ...], which: int, inputs: int) -> Any:
+    """The gradient rule of output number ``which``: backward with zeros for the other outputs' gradients (it is linear)."""
+    types = [y.type for y in outputs]
+
+    def rule(saved: Sequence[Value], d: Value) -> Sequence[Value | None]:
+        builder = TensorBuilder(d.builder.graph)
+        builder.provenance = d.builder.provenance
+        inner = Context()
+        inner.__dict__.update(context.__dict__)
+        inner.saved = tuple(builder.wrap(s.node) for s in saved)
+        gradients = [
+            builder.wrap(d.node) if k == which else Tensor(ConcreteValue(np.zeros(t.shape, t.dtype.numpy)))
+            for k, t in enumerate(types)
+        ]
+        found = function.backward(inner, *gradients)
+        found = found if isinstance(found, tuple) else (found,)
+        if len(found) != inputs:
+            raise GradientError(
+                f"{function.__name__}.backward returned {len(found)} gradients for {inputs} tensor arguments",
+                hint="return one gradient, or None, for each tensor given to apply",
+            )
+        return [None if g is None else d.builder.value(builder.adopt(as_tensor(g)).id) for g in found]
+
+    return rule
+
+
+__all__ = ["Function", "backward", "copy", "differentiate", "grad", "grad_enabled", "graph_of", "value_and_grad", "vjp"]

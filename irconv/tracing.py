@@ -1,0 +1,364 @@
+"""Tracing: running a module or function on Tensors that record a graph.
+
+:class:`TensorBuilder` is a graph builder whose values are Tensors; :class:`Tracer` also knows where the program stands:
+the user's line, the module whose forward is running, the composite layer it belongs to, and which parameters and buffers
+it meets.  :func:`trace` runs a program under a tracer and returns the graph.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from irconv import structure
+from irconv.builder import Builder, GraphValue
+from irconv.errors import Location, TraceError
+from irconv.graph import Composite, Graph, Node, Provenance
+from irconv.op import OpDef, Value
+from irconv.places import is_library, location_of, stored_name, user_frame
+from irconv.state import Variable
+from irconv.tensor import ConcreteValue, Tensor, as_array, current_tracer, recording
+from irconv.types import TensorSpec, TensorType, type_of
+
+UNROLLED = 5000
+"""A user line that records more nodes than this is warned about, once."""
+
+
+class TensorBuilder(Builder):
+    """Appends nodes to a graph and hands them back as Tensors, so that programs written with Tensors can run on it."""
+
+    priority = 2
+
+    def __init__(self, graph: Graph):
+        super().__init__(graph)
+        self.leaves: dict[int, tuple[ConcreteValue, GraphValue]] = {}
+
+    def wrap(self, node: Node) -> Tensor:  # type: ignore[override]  # a Tensor stands for the GraphValue it holds
+        return Tensor(GraphValue(self, node))
+
+    def adopt(self, value: Value) -> GraphValue:
+        """The graph value behind a tensor; data becomes a constant, a parameter or buffer a state."""
+        inner: Any = value
+        if isinstance(value, Tensor):
+            value.check_fresh()
+            inner = value.value
+        if isinstance(inner, GraphValue):
+            if inner.builder.graph is not self.graph:
+                raise TraceError(
+                    "a tensor of another trace was used",
+                    hint="return it from the traced function instead of keeping it in a variable",
+                )
+            return inner
+        known = self.leaves.get(id(inner))
+        if known is None:
+            # the concrete value is kept beside its leaf, so that its id stays its own
+            known = self.leaves[id(inner)] = (inner, GraphValue(self, self.leaf(inner)))
+        return known[1]
+
+    def leaf(self, inner: ConcreteValue) -> Node:
+        """A new leaf for a concrete value."""
+        return self.constant_node(inner.array)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scope:
+    """A module whose forward is running.  In a library module every node is named after its path; in a user's, after the
+    variable that takes the result."""
+
+    path: str
+    library: bool
+
+
+class Tracer(TensorBuilder):
+    """Records one program.  ``training`` is what modules see as their mode, whatever their own flag says."""
+
+    def __init__(self, name: str, training: bool = False):
+        super().__init__(Graph(name))
+        self.training = training
+        self.respect_modes = False  # whether submodules that were put in evaluation mode stay there while training
+        self._scopes = [Scope("", False)]
+        self._composite: Composite | None = None
+        self._paths: dict[int, str] = {}
+        self._modules: list[Any] = []  # keeps ids in _paths valid
+        self._states: dict[int, tuple[str, str]] = {}
+        self._updates: dict[int, GraphValue] = {}
+        self._frame: FrameType | None = None
+        self._instruction = -1
+        self._lines: dict[Location | None, int] = {}
+        self.calls: dict[str, int] = {}  # random draws so far by scope path
+        self.generators: dict[int, tuple[Any, Tensor]] = {}
+
+    # --- recording -------------------------------------------------------------------------------------------------------
+
+    def emit(self, op: OpDef, attributes: Any, operands: Sequence[Value]) -> Tensor:  # type: ignore[override]
+        frame = user_frame()
+        location = location_of(frame)
+        self._count(location)
+        scope = self._scopes[-1]
+        if scope.library:
+            name, same = scope.path, frame is self._frame and scope is self._last_scope
+        else:
+            variable = stored_name(frame) if frame is not None else None
+            name = _join(scope.path, variable) if variable else ""
+            same = frame is self._frame and frame is not None and frame.f_lasti == self._instruction
+        if not same:
+            self._named = None
+        self._frame, self._last_scope = frame, scope
+        self._instruction = frame.f_lasti if frame is not None else -1
+        self.provenance = Provenance(location, scope.path, self._composite)
+        self.name = name or None
+        ids = [self.adopt(operand).id for operand in operands]
+        if not name:
+            with self.unnamed(_join(scope.path, op.name)):
+                return self.wrap(self.append(op, attributes, ids))
+        return self.wrap(self.append(op, attributes, ids))
+
+    _last_scope: Scope | None = None
+
+    @contextmanager
+    def unnamed(self, name: str) -> Iterator[None]:
+        """A node of its own: named ``name``, not the head of a group."""
+        self.name, self._named = name, None
+        yield
+        self.name, self._named = None, None
+
+    def _count(self, location: Location | None) -> None:
+        count = self._lines[location] = self._lines.get(location, 0) + 1
+        if count == UNROLLED + 1:
+            warnings.warn(
+                f"{location}: this line has recorded more than {UNROLLED} nodes; a Python loop over elements unrolls into "
+                "one node per operation (whole-array operations keep the graph small)",
+                stacklevel=2,
+            )
+
+    # --- states ------------------------------------------------------------------------------------------------------------
+
+    def leaf(self, inner: ConcreteValue) -> Node:
+        """A state for what has a variable or collects a gradient, a constant for other data."""
+        if inner.tracked and inner.variable is None:
+            inner.variable = Variable(inner.array)
+        if inner.variable is None:
+            return super().leaf(inner)
+        name, role = self._states.get(id(inner.variable), ("parameter" if inner.tracked else "state", "state"))
+        if role == "param" or inner.tracked:
+            role = "param" if inner.tracked else "frozen"
+        return self.graph.add_state(name, inner.type, role, inner.variable)
+
+    def declare(self, variable: Variable, name: str, role: str) -> None:
+        """Say what a variable is called and what it is (param, buffer or state) should the program use it."""
+        self._states.setdefault(id(variable), (name, role))
+
+    def assign(self, target: Tensor, value: Tensor) -> None:
+        """Record an update; the program sees the new value from here on."""
+        leaf = self._original(target.value)
+        new = self.adopt(value)
+        if new.type != leaf.type:
+            raise TraceError(f"a state of type {leaf.type} cannot take a value of type {new.type}")
+        self._updates[leaf.id] = new
+        self.leaves[id(target.value)] = (target.value, new)
+
+    def _original(self, inner: ConcreteValue) -> GraphValue:
+        current = self.adopt(Tensor(inner))
+        for state in self.graph.states:
+            if self.graph.state.get(self.graph[state].name) is inner.variable:
+                return GraphValue(self, self.graph[state])
+        return current
+
+    # --- where the program stands --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def entering(self, module: Any) -> Iterator[None]:
+        """While the block runs, nodes belong to ``module``."""
+        path = self._paths.get(id(module))
+        if path is None:
+            path = self.adopt_module(module)
+        code = getattr(type(module).forward, "__code__", None)
+        with self.in_scope(Scope(path, bool(path) and code is not None and is_library(code))):
+            yield
+
+    @contextmanager
+    def in_scope(self, scope: Scope) -> Iterator[None]:
+        """While the block runs, nodes belong to ``scope``."""
+        self._scopes.append(scope)
+        try:
+            yield
+        finally:
+            self._scopes.pop()
+
+    def adopt_module(self, root: Any) -> str:
+        """Enter the paths and state names of a module tree that was not met before."""
+        prefix = "" if not self._modules else f"{type(root).__name__.lower()}{len(self._modules)}"
+        self._modules.append(root)
+        for path, module in root.named_modules():
+            self._paths.setdefault(id(module), _join(prefix, path))
+        for path, parameter in root.named_parameters():
+            self.declare(parameter.value.variable, _join(prefix, path), "param")
+        for path, buffer in root.named_buffers():
+            self.declare(buffer.value.variable, _join(prefix, path), "buffer")
+        if len(self._modules) == 1:
+            self.respect_modes = self.training and root.own_training
+        return self._paths[id(root)]
+
+    @property
+    def scope(self) -> str:
+        """Path of the module whose forward is running; "" outside of any."""
+        return self._scopes[-1].path
+
+    @contextmanager
+    def composite(self, kind: str) -> Iterator[None]:
+        """Nodes emitted inside the block belong to one layer-level function; the outermost such block counts."""
+        before = self._composite
+        if before is None:
+            path = self.scope
+            count = self.calls.get(f"{kind} {path}", 0)
+            self.calls[f"{kind} {path}"] = count + 1
+            instance = path or kind
+            self._composite = Composite(kind, f"{instance}#{count}" if count else instance)
+        try:
+            yield
+        finally:
+            self._composite = before
+
+    # --- signature -----------------------------------------------------------------------------------------------------------
+
+    def input_tensor(self, name: str, type_: TensorType) -> Tensor:
+        """A new input."""
+        return self.wrap(self.graph.add_input(name, type_))
+
+    def finish(self, result: Any) -> Graph:
+        """Set outputs and updates, and return the graph."""
+        for path, leaf in structure.leaves(result):
+            if not isinstance(leaf, (Tensor, np.ndarray, np.generic)):
+                raise TraceError(
+                    f"the traced program returned a {type(leaf).__name__}{f' at {path!r}' if path else ''}, not a tensor",
+                    hint="return tensors, or tuples and dicts of tensors",
+                )
+            value = leaf if isinstance(leaf, Tensor) else Tensor(ConcreteValue(as_array(leaf)))
+            self.graph.set_output(path, self.adopt(value).id)
+        if not self.graph.outputs:
+            raise TraceError("the traced program returned no tensors")
+        for state, value in self._updates.items():
+            self.graph.set_update(state, value.id)
+        self._frame = None
+        return self.graph
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
+
+
+@contextmanager
+def composite(kind: str) -> Iterator[None]:
+    """Mark what is traced inside the block as one layer-level function (batch_norm, softmax, ...)."""
+    tracer = current_tracer()
+    if tracer is None:
+        yield
+    else:
+        with tracer.composite(kind):
+            yield
+
+
+# --- running a program under a tracer -----------------------------------------------------------------------------------------
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether an argument is data, as against a static Python value."""
+    return isinstance(leaf, (np.ndarray, np.generic, Tensor)) or hasattr(leaf, "__array__") or hasattr(leaf, "__dlpack__")
+
+
+def leaf_type(leaf: Any) -> TensorType | None:
+    """Type of an argument: of a spec, of an array or tensor; None for a static Python value."""
+    if isinstance(leaf, TensorSpec):
+        return leaf.type
+    if isinstance(leaf, TensorType):
+        return leaf
+    if isinstance(leaf, Tensor):
+        return replace(leaf.type, layout=None)
+    return type_of(as_array(leaf)) if is_array(leaf) else None
+
+
+def bind_names(program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by parameter name, in call order; ``*args`` become ``args.0`` and so on."""
+    function = getattr(program, "forward", program)
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except ValueError:  # a builtin without a signature
+        return {f"x{i}": a for i, a in enumerate(args)} | kwargs
+    except TypeError as error:
+        name = getattr(function, "__qualname__", str(function))
+        raise TraceError(f"{name}: {error}", hint="give one spec or array for each argument of the program") from None
+    return dict(bound.arguments)
+
+
+def program_name(program: Any) -> str:
+    """What to call the graph of a program."""
+    name = getattr(program, "__name__", type(program).__name__)
+    return "function" if name == "<lambda>" else name.lower()
+
+
+def symbolic_arguments(
+    tracer: Tracer, program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with every spec and array replaced by an input of the tracer's graph."""
+    names = {}
+    for root, tree in bind_names(program, args, kwargs).items():
+        for path, leaf in structure.leaves(tree, root):
+            names.setdefault(id(leaf), []).append(path)
+
+    def replace_leaf(path: str, leaf: Any) -> Any:
+        type_ = leaf_type(leaf)
+        if type_ is None:
+            return leaf
+        known = names.get(id(leaf))
+        name = leaf.name if isinstance(leaf, TensorSpec) and leaf.name else (known.pop(0) if known else path or "x")
+        return tracer.input_tensor(name, type_)
+
+    new_args = tuple(structure.map_leaves(replace_leaf, a) for a in args)
+    new_kwargs = {k: structure.map_leaves(replace_leaf, v, k) for k, v in kwargs.items()}
+    return new_args, new_kwargs
+
+
+def record(tracer: Tracer, program: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run ``program`` while ``tracer`` records, and return what it returns."""
+    try:
+        with recording(tracer):
+            return program(*args, **kwargs)
+    except ValueError as error:
+        # NumPy wraps what a traced tensor says when it is stored in a plain array
+        if isinstance(error.__cause__, TraceError):
+            raise error.__cause__ from None
+        raise
+
+
+@contextmanager
+def named_scope(path: str) -> Iterator[None]:
+    """Values traced inside the block are named after ``path`` (for library code that is not a module)."""
+    tracer = current_tracer()
+    if tracer is None:
+        yield
+    else:
+        with tracer.in_scope(Scope(path, True)):
+            yield
+
+
+def trace(program: Callable[..., Any], *args: Any, training: bool = False, name: str | None = None, **kwargs: Any) -> Graph:
+    """The graph of ``program(*args, **kwargs)``.
+
+    program: a module, or a function of tensors.  Specs (``irconv.TensorSpec``), arrays and tensors among the arguments,
+    nested in tuples and dicts if you like, become inputs; other Python values stay as they are.
+    training: the mode that modules see; their own flags do not change.
+
+    Raises TraceError, with the user's line, for Python that cannot be recorded.
+    """
+    if not callable(program):
+        raise TraceError(f"cannot trace a {type(program).__name__}", hint="give a module or a function")
+    tracer = Tracer(name or program_name(program), training)
+    new_args, new_kwargs = symbolic_arguments(tracer, program, args, kwargs)
+    return tracer.finish(record(tracer, program, *new_args, **new_kwargs))
