@@ -12,6 +12,7 @@ import numpy as np
 
 from irconv import structure
 from irconv.builder import GraphValue
+from irconv.concrete import ConcreteValue, as_array, current_tracer, grad_enabled
 from irconv.errors import GradientError
 from irconv.graph import Graph, Provenance
 from irconv.interpret import evaluate
@@ -19,7 +20,7 @@ from irconv.op import OPS, Value
 from irconv.ops.custom import attach_gradient
 from irconv.ops.elementwise import copy
 from irconv.passes.differentiate import differentiate as append_gradients
-from irconv.tensor import ABOVE, ConcreteValue, Tensor, as_array, as_tensor, current_tracer, grad_enabled
+from irconv.tensor import ABOVE, Tensor, as_tensor
 from irconv.tracing import TensorBuilder, Tracer, program_name, record, symbolic_arguments
 from irconv.types import TensorType
 

@@ -11,88 +11,21 @@ takes integers as float32.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from irconv import indexing
-from irconv.errors import DTypeError, Location, ShapeError, StateError, TraceError
+from irconv.concrete import ConcreteValue, Producer, as_array, current_tracer, grad_enabled
+from irconv.errors import DTypeError, ShapeError, StateError, TraceError
 from irconv.op import NoGradient, OpDef, Value
-from irconv.ops import concat, elementwise, index, reduce, shape
-from irconv.ops.contract import matmul
+from irconv.operators import Operators
+from irconv.ops import concat, elementwise
 from irconv.places import user_location
-from irconv.state import Variable
-from irconv.types import BOOL, F32, I64, DType, TensorType, as_dtype, promote, type_of
-
-_MODE = threading.local()
-
-
-@contextmanager
-def no_grad() -> Iterator[None]:
-    """Concrete tensors made inside the block do not remember how they were computed."""
-    before = grad_enabled()
-    _MODE.grad = False
-    try:
-        yield
-    finally:
-        _MODE.grad = before
-
-
-def grad_enabled() -> bool:
-    """Whether concrete tensors remember their operands (True outside :func:`no_grad`)."""
-    return getattr(_MODE, "grad", True)
-
-
-def current_tracer() -> Any:
-    """The :class:`irconv.tracing.Tracer` that records in this thread, or None."""
-    return getattr(_MODE, "tracer", None)
-
-
-@contextmanager
-def recording(tracer: Any) -> Iterator[None]:
-    """Let ``tracer`` record what this thread does inside the block."""
-    before = current_tracer()
-    _MODE.tracer = tracer
-    try:
-        yield
-    finally:
-        _MODE.tracer = before
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Producer:
-    """How a concrete value was computed."""
-
-    op: OpDef
-    attributes: Any
-    operands: tuple[ConcreteValue, ...]
-    location: Location | None
-
-
-class ConcreteValue:
-    """An immutable link in the record of a concrete tensor: data, type, and how it was computed.
-
-    ``tracked`` says whether a gradient flows through it; ``owner`` is the leaf tensor that collects it.
-    """
-
-    __slots__ = ("_array", "owner", "producer", "tracked", "type", "variable")
-
-    def __init__(self, array: Any, producer: Producer | None = None, tracked: bool = False, variable: Variable | None = None):
-        self._array = array
-        self.type = type_of(array)
-        self.producer = producer
-        self.tracked = tracked
-        self.variable = variable
-        self.owner: weakref.ref[Tensor] | None = None
-
-    @property
-    def array(self) -> np.ndarray:
-        return self.variable.array if self.variable is not None else self._array
+from irconv.types import BOOL, F32, I64, DType, TensorType, as_dtype, promote
 
 
 class EagerBuilder:
@@ -132,7 +65,7 @@ def concrete(value: Value) -> ConcreteValue:
     )
 
 
-class Tensor(Value):
+class Tensor(Operators):
     """An n-dimensional array that records what is done with it (see the module docstring).
 
     Attributes: ``shape``, ``ndim``, ``size``, ``dtype`` (NumPy dtype), ``requires_grad``, ``grad`` (accumulated gradient of a
@@ -169,10 +102,6 @@ class Tensor(Value):
     def is_traced(self) -> bool:
         """Whether the tensor stands for a node of a graph under construction and holds no data."""
         return not isinstance(self.value, ConcreteValue)
-
-    @property
-    def ndim(self) -> int:
-        return self.type.rank
 
     @property
     def size(self) -> int:
@@ -315,6 +244,21 @@ class Tensor(Value):
                 hint="take the view (index, slice, reshape, transpose) again after the assignment",
             )
 
+    def _of(self, value: Value) -> Tensor:
+        return _as(value)
+
+    def _apply(self, constructor: Callable[..., Value], *values: Any) -> Tensor:
+        return apply(constructor, *values)
+
+    def _apply_float(self, constructor: Callable[..., Value], *values: Any) -> Tensor:
+        return apply_float(constructor, *values)
+
+    def _floating(self) -> Tensor:
+        return floating(self)
+
+    def _lift(self, value: Any) -> Tensor:
+        return as_tensor(value)
+
     def _view(self, view: Value) -> Tensor:
         """Mark a result as sharing elements with self."""
         result = _as(view)
@@ -352,191 +296,6 @@ class Tensor(Value):
         else:
             inner.variable.assign(as_array(value))
 
-    # --- arithmetic --------------------------------------------------------------------------------------------------------
-
-    def __add__(self, other: Any) -> Tensor:
-        return apply(elementwise.add, self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return apply(elementwise.add, other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return apply(elementwise.subtract, self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return apply(elementwise.subtract, other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return apply(elementwise.multiply, self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return apply(elementwise.multiply, other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return apply_float(elementwise.divide, self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return apply_float(elementwise.divide, other, self)
-
-    def __floordiv__(self, other: Any) -> Tensor:
-        return apply(elementwise.floor_divide, self, other)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return apply(elementwise.floor_divide, other, self)
-
-    def __mod__(self, other: Any) -> Tensor:
-        return apply(elementwise.remainder, self, other)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return apply(elementwise.remainder, other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        if isinstance(other, (int, float)) and other == 2:
-            return _as(elementwise.square(self))
-        return apply(elementwise.power, self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return apply(elementwise.power, other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return apply(matmul, self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return apply(matmul, other, self)
-
-    def __neg__(self) -> Tensor:
-        return _as(elementwise.negative(self))
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    def __abs__(self) -> Tensor:
-        return _as(elementwise.absolute(self))
-
-    def __invert__(self) -> Tensor:
-        return _as(elementwise.logical_not(self))
-
-    def __and__(self, other: Any) -> Tensor:
-        return apply(elementwise.logical_and, self, other)
-
-    __rand__ = __and__
-
-    def __or__(self, other: Any) -> Tensor:
-        return apply(elementwise.logical_or, self, other)
-
-    __ror__ = __or__
-
-    def __xor__(self, other: Any) -> Tensor:
-        return apply(elementwise.logical_xor, self, other)
-
-    __rxor__ = __xor__
-
-    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as NumPy
-        return apply(elementwise.equal, self, other)
-
-    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]  # elementwise, as NumPy
-        return apply(elementwise.not_equal, self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return apply(elementwise.less, self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return apply(elementwise.less_equal, self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return apply(elementwise.greater, self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return apply(elementwise.greater_equal, self, other)
-
-    __hash__ = object.__hash__
-
-    # --- methods with NumPy's names ------------------------------------------------------------------------------------------
-
-    def astype(self, dtype: Any) -> Tensor:
-        return _as(elementwise.cast(self, dtype))
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.reduce_sum(self, axis, keepdims))
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.reduce_mean(floating(self), axis, keepdims))
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.reduce_max(self, axis, keepdims))
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.reduce_min(self, axis, keepdims))
-
-    def prod(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.reduce_prod(self, axis, keepdims))
-
-    def var(self, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        return _as(reduce.variance(floating(self), axis, keepdims, ddof))
-
-    def std(self, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        return _as(elementwise.sqrt(self.var(axis, keepdims, ddof)))
-
-    def argmax(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.argmax(self, axis, keepdims))
-
-    def argmin(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return _as(reduce.argmin(self, axis, keepdims))
-
-    def clip(self, min: float | None = None, max: float | None = None) -> Tensor:
-        return _as(elementwise.clip(self, min, max))
-
-    def exp(self) -> Tensor:
-        return _as(elementwise.exp(floating(self)))
-
-    def log(self) -> Tensor:
-        return _as(elementwise.log(floating(self)))
-
-    def sqrt(self) -> Tensor:
-        return _as(elementwise.sqrt(floating(self)))
-
-    def tanh(self) -> Tensor:
-        return _as(elementwise.tanh(floating(self)))
-
-    def sigmoid(self) -> Tensor:
-        return _as(elementwise.sigmoid(floating(self)))
-
-    def relu(self) -> Tensor:
-        return _as(elementwise.relu(self))
-
-    def abs(self) -> Tensor:
-        return _as(elementwise.absolute(self))
-
-    def round(self) -> Tensor:
-        return _as(elementwise.round_(self))
-
-    def copy(self) -> Tensor:
-        return _as(elementwise.copy(self))
-
-    def reshape(self, *dims: Any) -> Tensor:
-        return self._view(shape.reshape(self, _sequence(dims)))
-
-    def transpose(self, *axes: Any) -> Tensor:
-        order = _sequence(axes)
-        return self._view(shape.transpose(self, order if order and order[0] is not None else None))
-
-    def swapaxes(self, first: int, second: int) -> Tensor:
-        order = list(range(self.ndim))
-        order[first], order[second] = order[second], order[first]
-        return self._view(shape.transpose(self, order))
-
-    def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Tensor:
-        return self._view(shape.flatten(self, start_axis, end_axis))
-
-    def ravel(self) -> Tensor:
-        return self.flatten()
-
-    def squeeze(self, axis: Any = None) -> Tensor:
-        return self._view(shape.squeeze(self, axis))
-
-    def take(self, indices: Any, axis: int = 0) -> Tensor:
-        return _as(index.take(self, as_tensor(indices), axis))
-
     # --- NumPy's protocols -----------------------------------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -567,13 +326,6 @@ def _as(value: Value) -> Tensor:
     return value
 
 
-def _sequence(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    """``f(2, 3)`` and ``f((2, 3))`` alike."""
-    if len(items) == 1 and isinstance(items[0], (tuple, list)):
-        return tuple(items[0])
-    return items
-
-
 def _tensor_of(value: ConcreteValue) -> Tensor:
     """The leaf tensor that owns a value, or a fresh handle on it."""
     owner = value.owner() if value.owner is not None else None
@@ -591,26 +343,6 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     array = as_array(data, dtype)
     result = Tensor(ConcreteValue(np.array(array)))
     return result.requires_grad_() if requires_grad else result
-
-
-def as_array(data: Any, dtype: Any = None) -> np.ndarray:
-    """``data`` as a NumPy array of an element type irconv knows, without copying where that can be."""
-    if isinstance(data, np.ndarray | np.generic):
-        array = np.asarray(data)
-    elif hasattr(data, "__array__"):
-        array = np.asarray(data)
-    elif hasattr(data, "__dlpack__"):
-        array = np.from_dlpack(data)
-    else:
-        try:
-            array = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError(f"nested lists of unequal lengths: {error}") from None
-        if array.dtype == np.float64 and dtype is None:
-            array = array.astype(np.float32)
-    if dtype is not None:
-        return array.astype(as_dtype(dtype).numpy, copy=False)
-    return array.astype(as_dtype(array.dtype).numpy, copy=False)
 
 
 def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:

@@ -19,12 +19,13 @@ import numpy as np
 
 from irconv import structure
 from irconv.builder import Builder, GraphValue
+from irconv.concrete import ConcreteValue, as_array, current_tracer, recording
 from irconv.errors import Location, TraceError
 from irconv.graph import Composite, Graph, Node, Provenance
 from irconv.op import OpDef, Value
 from irconv.places import is_library, location_of, stored_name, user_frame
 from irconv.state import Variable
-from irconv.tensor import ConcreteValue, Tensor, as_array, current_tracer, recording
+from irconv.tensor import Tensor
 from irconv.types import TensorSpec, TensorType, type_of
 
 UNROLLED = 5000
@@ -70,7 +71,8 @@ class TensorBuilder(Builder):
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
     """A module whose forward is running.  In a library module every node is named after its path; in a user's, after the
-    variable that takes the result."""
+    variable that takes the result.
+    """
 
     path: str
     library: bool
@@ -270,7 +272,9 @@ def composite(kind: str) -> Iterator[None]:
 
 def is_array(leaf: Any) -> bool:
     """Whether an argument is data, as against a static Python value."""
-    return isinstance(leaf, (np.ndarray, np.generic, Tensor)) or hasattr(leaf, "__array__") or hasattr(leaf, "__dlpack__")
+    return isinstance(leaf, (np.ndarray, np.generic, Tensor)) or any(
+        hasattr(leaf, name) for name in ("__array__", "__dlpack__", "__cuda_array_interface__")
+    )
 
 
 def leaf_type(leaf: Any) -> TensorType | None:
@@ -281,6 +285,8 @@ def leaf_type(leaf: Any) -> TensorType | None:
         return leaf
     if isinstance(leaf, Tensor):
         return replace(leaf.type, layout=None)
+    if isinstance(leaf, (np.ndarray, np.generic)) or hasattr(leaf, "__cuda_array_interface__"):
+        return type_of(leaf)
     return type_of(as_array(leaf)) if is_array(leaf) else None
 
 

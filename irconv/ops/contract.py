@@ -77,7 +77,8 @@ def _matmul_type(attributes: Any, x: TensorType, y: TensorType) -> TensorType:
 
 
 def _matmul_reference(attributes: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.matmul(accumulating(x), accumulating(y)).astype(x.dtype, copy=False)
+    product: np.ndarray = np.matmul(accumulating(x), accumulating(y))
+    return product.astype(x.dtype, copy=False)
 
 
 def transposed(x: Value) -> Value:

@@ -199,7 +199,8 @@ def _avg_pool_reference(a: AvgPoolAttributes, x: np.ndarray) -> np.ndarray:
     total = first.copy()
     for view in others:
         total += view
-    return (total / pool_divisors(a, x.shape[2:]).astype(total.dtype)).astype(x.dtype, copy=False)
+    total /= pool_divisors(a, x.shape[2:])
+    return total.astype(x.dtype, copy=False)
 
 
 def _avg_pool_gradient(site: Site, d: Value) -> Gradients:

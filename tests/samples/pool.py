@@ -31,6 +31,8 @@ WINDOWS = [
     ("3-D", (1, 1, 3, 2, 4), (2, 1, 2), (1, 2, 2), ((0, 0), (0, 1), (1, 1)), (1, 1, 1), False, (2, 2, 3)),
     ("size-1 axes", (1, 2, 1, 4), (1, 2), (5, 2), ((0, 0), (0, 0)), (3, 1), False, (1, 2)),
     ("batch 0", (0, 2, 4), (2,), (2,), ((0, 0),), (1,), False, (2,)),
+    ("ceil drops a window in what was cropped", (1, 1, 5), (1,), (4,), ((0, -2),), (1,), True, (1,)),
+    ("ceil over an input that was cropped", (1, 1, 3), (4,), (3,), ((6, -4),), (1,), True, (2,)),
 ]
 
 CASTS = ("f4", "f2", "i4", "u1")
@@ -90,7 +92,7 @@ ROUTES = [make(*row) for make in (_scatter, _gather) for row in WINDOWS]
 ROUTES += [make(f"everything, {cast}", *WINDOWS[17][1:], cast=cast) for make in (_scatter, _gather) for cast in CASTS[:3]]
 ROUTES += [make("i32 taps", *WINDOWS[6][1:], taps="i4") for make in (_scatter, _gather)]
 
-# one of these beside each row of WINDOWS: count_include_pad, divisor_override
+# count_include_pad, divisor_override: the first two with every row of WINDOWS, the others with every third
 DIVISORS = [(True, None), (False, None), (True, 3), (False, 5)]
 
 
@@ -110,7 +112,7 @@ AVERAGES = [
     make(f"{row[0]}, {'with' if divisor[0] else 'without'} padding, divisor {divisor[1]}", *row[1:], divisor=divisor)
     for make in (_average, _adjoint)
     for index, row in enumerate(WINDOWS)
-    for divisor in (DIVISORS[index % 2], DIVISORS[2 + index % 2] if index % 3 == 2 else DIVISORS[(index + 1) % 2])
+    for divisor in (DIVISORS if index % 3 == 2 else DIVISORS[:2])
 ]
 AVERAGES += [
     make(f"everything, {cast}", *WINDOWS[17][1:], divisor=(False, None), cast=cast)

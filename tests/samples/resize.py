@@ -29,6 +29,7 @@ def _particular() -> list[Sample]:
         Sample("resize", (numbers(1, 1, 5),), ResizeAttributes((3,), "linear", "half_pixel", (0.55,)), about="1-D, shrink"),
         Sample("resize", (numbers(1, 2, 2, 3, 2),), linear, about="3-D"),
         Sample("resize_adjoint", (numbers(1, 1, 2, 3, 2),), linear, about="3-D"),
+        Sample("resize_adjoint", (numbers(1, 1, 3),), ResizeAttributes((5,), "linear", "half_pixel", (0.55,)), about="shrunk"),
         Sample(
             "resize", (numbers(2, 3),), ResizeAttributes((4, 4), "nearest", "asymmetric", None), about="no batch, no channels"
         ),

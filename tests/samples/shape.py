@@ -64,6 +64,7 @@ def _slices() -> list[Sample]:
         Sample("embed", (INTEGERS[0],), EmbedAttributes((1, 1), (2, 1), (7, 6)), about="integers", gradient=False),
         Sample("slice_update", (X, numbers(1, 2, 4, seed=3)), SliceUpdateAttributes((1, 1, 0), (1, 1, 1)), about="block"),
         Sample("slice_update", (X, numbers(2, 2, 2, seed=3)), SliceUpdateAttributes((0, 0, 1), (1, 2, 2)), about="steps"),
+        Sample("slice_update", (X, numbers(1, 1, 2, seed=3)), SliceUpdateAttributes((1, 0, 0), (2, 1, 3)), about="corner steps"),
         Sample("slice_update", (X, X[::-1]), SliceUpdateAttributes((0, 0, 0), (1, 1, 1)), about="everything"),
         Sample("slice_update", (X, np.zeros((2, 0, 4))), SliceUpdateAttributes((0, 3, 0), (1, 1, 1)), about="nothing"),
         Sample(

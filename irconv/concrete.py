@@ -1,0 +1,104 @@
+"""What stands behind a tensor that holds data, and the mode that new ones are made in.
+
+A :class:`ConcreteValue` is immutable: an array, and how it was computed if a gradient may be asked for.  Two switches belong
+to the running thread: :func:`no_grad`, and the tracer that records (:func:`recording`).
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irconv.errors import Location, ShapeError
+from irconv.op import OpDef
+from irconv.state import Variable
+from irconv.types import as_dtype, type_of
+
+_MODE = threading.local()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Concrete tensors made inside the block do not remember how they were computed."""
+    before = grad_enabled()
+    _MODE.grad = False
+    try:
+        yield
+    finally:
+        _MODE.grad = before
+
+
+def grad_enabled() -> bool:
+    """Whether concrete tensors remember their operands (True outside :func:`no_grad`)."""
+    return getattr(_MODE, "grad", True)
+
+
+def current_tracer() -> Any:
+    """The :class:`irconv.tracing.Tracer` that records in this thread, or None."""
+    return getattr(_MODE, "tracer", None)
+
+
+@contextmanager
+def recording(tracer: Any) -> Iterator[None]:
+    """Let ``tracer`` record what this thread does inside the block."""
+    before = current_tracer()
+    _MODE.tracer = tracer
+    try:
+        yield
+    finally:
+        _MODE.tracer = before
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Producer:
+    """How a concrete value was computed."""
+
+    op: OpDef
+    attributes: Any
+    operands: tuple[ConcreteValue, ...]
+    location: Location | None
+
+
+class ConcreteValue:
+    """An immutable link in the record of a concrete tensor: data, type, and how it was computed.
+
+    ``tracked`` says whether a gradient flows through it; ``owner`` is the leaf tensor that collects it.
+    """
+
+    __slots__ = ("_array", "owner", "producer", "tracked", "type", "variable")
+
+    def __init__(self, array: Any, producer: Producer | None = None, tracked: bool = False, variable: Variable | None = None):
+        self._array = array
+        self.type = type_of(array)
+        self.producer = producer
+        self.tracked = tracked
+        self.variable = variable
+        self.owner: weakref.ref[Any] | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        return self.variable.array if self.variable is not None else self._array
+
+
+def as_array(data: Any, dtype: Any = None) -> np.ndarray:
+    """``data`` as a NumPy array of an element type irconv knows, without copying where that can be."""
+    if isinstance(data, np.ndarray | np.generic) or hasattr(data, "__array__"):
+        array = np.asarray(data)
+    elif hasattr(data, "__dlpack__"):
+        array = np.from_dlpack(data)
+    else:
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"nested lists of unequal lengths: {error}") from None
+        if array.dtype == np.float64 and dtype is None:
+            array = array.astype(np.float32)
+    if dtype is not None:
+        return array.astype(as_dtype(dtype).numpy, copy=False)
+    return array.astype(as_dtype(array.dtype).numpy, copy=False)
