@@ -1,12 +1,54 @@
-"""irconv: a compiler for convolutional networks."""
+"""irconv: a compiler for convolutional networks.
+
+Trace a model into a graph, read it, differentiate it, compile it and run it::
+
+    graph = irconv.trace(model, irconv.TensorSpec((1, 3, 224, 224)))
+    print(graph)
+    joint = irconv.differentiate(graph)
+    y = irconv.compile(model, irconv.TensorSpec((1, 3, 224, 224)))(x)
+    step = irconv.compile_step(model, loss, optimizer, x_spec, target_spec)
+"""
 
 from irconv import numpy_protocol as _numpy_protocol
-from irconv import ops as _ops
-from irconv import text as _text
 from irconv.autograd import Function, differentiate, grad, value_and_grad, vjp
+from irconv.compile import Compiled, compile
+from irconv.concrete import no_grad
 from irconv.errors import IrconvError
 from irconv.graph import Graph
-from irconv.tensor import Tensor, arange, concatenate, full, no_grad, ones, stack, tensor, where, zeros
-from irconv.parse import parse
+from irconv.parser import parse
+from irconv.tensor import Tensor, arange, concatenate, full, ones, stack, tensor, where, zeros
+from irconv.text import load, save
 from irconv.tracing import trace
+from irconv.training import Step, compile_step
 from irconv.types import TensorSpec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Compiled",
+    "Function",
+    "Graph",
+    "IrconvError",
+    "Step",
+    "Tensor",
+    "TensorSpec",
+    "arange",
+    "compile",
+    "compile_step",
+    "concatenate",
+    "differentiate",
+    "full",
+    "grad",
+    "load",
+    "no_grad",
+    "ones",
+    "parse",
+    "save",
+    "stack",
+    "tensor",
+    "trace",
+    "value_and_grad",
+    "vjp",
+    "where",
+    "zeros",
+]

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from irconv import structure
-from irconv.builder import GraphValue
-from irconv.concrete import ConcreteValue, as_array, current_tracer, grad_enabled
+from irconv.concrete import ConcreteValue, as_array, current_tracer
 from irconv.errors import GradientError
 from irconv.graph import Graph, Provenance
 from irconv.interpret import evaluate
-from irconv.op import OPS, Value
+from irconv.op import NO_ATTRIBUTES, OPS, Value
 from irconv.ops.custom import attach_gradient
-from irconv.ops.elementwise import copy
 from irconv.passes.differentiate import differentiate as append_gradients
 from irconv.tensor import ABOVE, Tensor, as_tensor
 from irconv.tracing import TensorBuilder, Tracer, program_name, record, symbolic_arguments
@@ -203,7 +201,7 @@ def _pullback_in_trace(
     ids = {}
     for i in numbers:
         value = tracer.adopt(own[i])
-        own[i] = Tensor(GraphValue(tracer, tracer.graph.add(OPS["copy"], OPS["copy"].attributes(), [value.id], provenance=tracer.provenance)))
+        own[i] = tracer.wrap(tracer.graph.add(OPS["copy"], NO_ATTRIBUTES, [value.id], provenance=tracer.provenance))
         ids[i] = tracer.adopt(own[i]).id
     result = function(*own, **kwargs)
     output = tracer.adopt(_single(result))
@@ -267,7 +265,7 @@ def _single(result: Any) -> Tensor:
     return result
 
 
-# --- custom differentiable functions ---------------------------------------------------------------------------------------------
+# --- custom differentiable functions ------------------------------------------------------------
 
 
 class Context:
@@ -282,7 +280,9 @@ class Context:
 
 
 class Function:
-    """A differentiable function with its own backward.  Subclass it and call :meth:`apply`::
+    """A differentiable function with its own backward.
+
+    Subclass it and call :meth:`apply`::
 
         class Cube(irconv.Function):
             @staticmethod
@@ -350,5 +350,3 @@ def _rule(function: type[Function], context: Context, outputs: tuple[Tensor, ...
 
     return rule
 
-
-__all__ = ["Function", "backward", "copy", "differentiate", "grad", "grad_enabled", "graph_of", "value_and_grad", "vjp"]

@@ -10,14 +10,15 @@ The *signature* is flat: ``inputs`` (ids, in call order), ``states`` (parameters
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import networkx as nx
 
-from irconv.errors import GraphError, Location
+from irconv.errors import GraphError
 from irconv.op import OPS, OpDef, describe
+from irconv.places import Location
 from irconv.state import Variable
 from irconv.types import TensorType
 
@@ -132,7 +133,7 @@ class Graph:
 
     def use_count(self, node_id: int) -> int:
         """How many operand slots read a value."""
-        return self._edges.out_degree(self[node_id].id)
+        return int(self._edges.out_degree(self[node_id].id))
 
     def ids(self) -> list[int]:
         """Ids in order of creation."""
@@ -359,7 +360,7 @@ class Graph:
         return f"{name}_{suffix}"
 
 
-PRINTERS: dict[str, Any] = {}
+PRINTERS: dict[str, Callable[[Graph], str]] = {}
 """Filled by :mod:`irconv.text`, which imports this module; ``str(graph)`` finds its printer here."""
 
 

@@ -150,7 +150,8 @@ def _get_arrays(x: Value, plan: Plan) -> Value:
         index = _nonnegative(_as_value(plan.arrays[axis], x), size)
         linear = index if linear is None else add(multiply(linear, size), index)
     assert linear is not None
-    merged = block.shape[: axes[0]] + (int(np.prod(block.shape[axes[0] : axes[-1] + 1])),) + block.shape[axes[-1] + 1 :]
+    before, inside, behind = block.shape[: axes[0]], block.shape[axes[0] : axes[-1] + 1], block.shape[axes[-1] + 1 :]
+    merged = (*before, int(np.prod(inside)), *behind)
     taken = take(reshape(block, merged), linear, axes[0])
     kept = [n for axis, n in enumerate(block.shape) if axis < axes[0] and axis not in plan.dropped]
     after = [n for axis, n in enumerate(block.shape) if axis > axes[-1] and axis not in plan.dropped]

@@ -33,6 +33,6 @@ def evaluate(graph: Graph, leaves: Mapping[int, np.ndarray], wanted: Iterable[in
                 try:
                     result = node.op.reference(node.attributes, *(values[i] for i in node.operands))
                 except IrconvError as error:
-                    raise error.at(location=node.provenance.location, excerpt=f"%{node.name} = {node.op.name}(...)")
+                    raise error.at(location=node.provenance.location, excerpt=f"%{node.name} = {node.op.name}(...)") from None
                 values[node.id] = np.asarray(result, node.type.dtype.numpy)
     return values

@@ -5,6 +5,7 @@ The tables map NumPy's function to one of ours with the same parameters.  A func
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +48,10 @@ def function(numpy_function: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         raise _refused(f"numpy.{numpy_function.__name__} with these arguments ({error})") from None
 
 
-def _refused(what: str, hint: str = "write it with the operations that tensors have, or convert with x.numpy() outside a trace") -> TraceError:
+_ELSE = "write it with the operations that tensors have, or convert with x.numpy() outside a trace"
+
+
+def _refused(what: str, hint: str = _ELSE) -> TraceError:
     return TraceError(f"{what} has no counterpart on tensors", hint=hint)
 
 
@@ -189,7 +193,7 @@ def _split(x: Any, where: Any, axis: int) -> Any:
         sizes = [x.shape[axis] // where] * where
     else:
         bounds = [0, *where, x.shape[axis]]
-        sizes = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        sizes = [b - a for a, b in itertools.pairwise(bounds)]
     return split(x, sizes, axis)
 
 

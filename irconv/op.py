@@ -132,7 +132,7 @@ class OpDef:
         try:
             return self.infer(attributes, *operands)
         except IrconvError as error:
-            raise error.at(excerpt=f"{self.name}({', '.join(map(str, operands))}) {describe(attributes)}".rstrip())
+            raise error.at(excerpt=f"{self.name}({', '.join(map(str, operands))}) {describe(attributes)}".rstrip()) from None
 
 
 def describe(attributes: Any) -> str:

@@ -112,7 +112,7 @@ class Tensor(Operators):
         return self.type.dtype.numpy
 
     @property
-    def T(self) -> Tensor:
+    def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
         return self.transpose()
 
     @property
@@ -417,9 +417,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _number(value: Any, target: DType) -> np.ndarray:
-    if isinstance(value, int) and not isinstance(value, bool) and target.is_integer:
-        if not target.lowest <= value <= target.highest:
-            raise DTypeError(f"{value} does not fit in {target}")
+    whole = isinstance(value, int) and not isinstance(value, bool) and target.is_integer
+    if whole and not target.lowest <= value <= target.highest:
+        raise DTypeError(f"{value} does not fit in {target}")
     return np.asarray(value, target.numpy)
 
 
@@ -448,7 +448,8 @@ def apply_float(constructor: Callable[..., Value], *values: Any) -> Tensor:
 
 
 def _is_numeric(value: Any) -> bool:
-    return isinstance(value, (Tensor, bool, int, float, list, tuple)) or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+    plain = isinstance(value, (Tensor, bool, int, float, list, tuple))
+    return plain or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
 
 
 def floating(value: Any) -> Tensor:

@@ -70,8 +70,9 @@ class TensorBuilder(Builder):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scope:
-    """A module whose forward is running.  In a library module every node is named after its path; in a user's, after the
-    variable that takes the result.
+    """A module whose forward is running.
+
+    In a library module every node is named after its path; in a user's, after the variable that takes the result.
     """
 
     path: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def as_dtype(dtype: Any) -> DType:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote(first: DType, second: DType) -> DType:
     """The common type of two arrays: NumPy 2's promotion, except that an integer (or bool) with a float gives that float."""
     if first is second:

@@ -2,14 +2,14 @@
 
 Walks the nodes that lie between the wanted leaves and the output, last first.  Each node hands its adjoint (the gradient
 of the scalar by its value) to its gradient rule, which emits ordinary ops; contributions to one value are added.  The
-adjoint of ``%v`` is named ``%d_v`` and its provenance says ``backward of %v``.  Nothing is emitted for values that no
-wanted leaf feeds.
+adjoint of ``%v`` is named ``%d_v``, a step on the way to it ``%d_v.op``, and their provenance says of which node's rule they
+are the backward.  Nothing is emitted for values that no wanted leaf feeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,7 +43,8 @@ class _Reverse:
         self.wanted = [graph[i] for i in wanted]
         self.builder = Builder(graph)
         self.adjoints: dict[int, GraphValue] = {}
-        self.own: set[int] = set()  # nodes emitted here, which may be renamed
+        self.own: set[int] = set()  # adjoints that bear the name of their value
+        self.steps: set[int] = set()  # nodes emitted here that bear the name of what they are a step to
 
     def run(self, seed: int | None) -> dict[int, int]:
         graph = self.graph
@@ -95,8 +96,7 @@ class _Reverse:
                 hint="reduce it to a scalar (sum or mean), or pass the gradient to start from",
             )
         with self.builder.at(replace(output.provenance, origin=output.name), f"d_{output.name}"):
-            one = self.builder.constant(np.ones((), output.type.dtype.numpy))
-            return one if output.type.rank == 0 else broadcast(one, output.type.shape)
+            return self._filled(output, 1)
 
     def _propagate(self, node: Node, active: set[int]) -> None:
         gradient = node.op.gradient
@@ -110,6 +110,7 @@ class _Reverse:
             wanted,
         )
         place = replace(node.provenance, origin=node.name)
+        first = self.graph._next_id
         with self.builder.at(place):
             try:
                 parts = gradient(site, self.adjoints[node.id])
@@ -118,6 +119,17 @@ class _Reverse:
             for operand, part, want in zip(node.operands, parts, wanted, strict=True):
                 if want and part is not None:
                     self._accumulate(operand, part)
+                    self._name_steps(operand, first)
+
+    def _name_steps(self, operand: int, first: int) -> None:
+        """Call what was emitted, from the node ``first`` on, for the adjoint of ``%v`` ``%d_v.op``."""
+        stack = [self.adjoints[operand].id]
+        while stack:
+            step = self.graph[stack.pop()]
+            if step.id >= first and step.id not in self.steps:
+                self.steps.add(step.id)
+                self.graph.rename(step.id, f"d_{self.graph[operand].name}.{step.op.name}")
+                stack.extend(step.operands)
 
     def _accumulate(self, operand: int, part: Value) -> None:
         # a rule may leave the gradient of a broadcast operand in the result's shape
@@ -143,5 +155,11 @@ class _Reverse:
         if found is not None:
             return found
         with self.builder.at(replace(leaf.provenance, origin=leaf.name), f"d_{leaf.name}"):
-            zero = self.builder.constant(np.zeros((), leaf.type.dtype.numpy))
-            return broadcast(zero, leaf.type.shape) if leaf.type.rank else zero
+            return self._filled(leaf, 0)
+
+    def _filled(self, like: Node, number: int) -> GraphValue:
+        """The adjoint of ``like`` where it is one number everywhere."""
+        scalar = self.builder.constant(np.full((), number, like.type.dtype.numpy))
+        if like.type.rank == 0:
+            self.graph.rename(scalar.id, f"d_{like.name}")
+        return self.builder.adopt(broadcast(scalar, like.type.shape))

@@ -15,7 +15,10 @@ import irconv.passes
 from irconv.backends.arrays import KERNELS
 from irconv.op import OPS
 
-ROOTS = {name: Path(module.__path__[0]) for name, module in (("irconv", irconv), ("irconv.passes", irconv.passes), ("irconv.backends", irconv.backends))}
+ROOTS = {
+    name: Path(module.__path__[0])
+    for name, module in (("irconv", irconv), ("irconv.passes", irconv.passes), ("irconv.backends", irconv.backends))
+}
 
 # what each group of modules may import from irconv, besides its own group and the groups listed
 CORE = {"places", "errors", "types", "op", "state", "graph", "builder", "ops", "syntax", "tokens", "text", "parse", "verify", "strides",
@@ -84,12 +87,12 @@ def test_no_import_hides_inside_a_function() -> None:
 
 
 def test_module_imports_have_no_cycle() -> None:
-    import networkx
+    import networkx as nx
 
-    graph = networkx.DiGraph()
+    graph = nx.DiGraph()
     for name, path in modules().items():
         graph.add_edges_from((name, target) for target, _ in imported(path) if target != name and target not in ROOTS)
-    cycles = [c for c in networkx.strongly_connected_components(graph) if len(c) > 1]
+    cycles = [c for c in nx.strongly_connected_components(graph) if len(c) > 1]
     assert cycles == []
 
 
@@ -123,6 +126,23 @@ def test_import_and_compile_need_numpy_and_networkx_alone(tmp_path: Path) -> Non
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["trace", "differentiate", "grad", "vjp", "compile", "compile_step", "tensor", "parse", "TensorSpec", "Function", "no_grad", "load", "save"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trace",
+        "differentiate",
+        "grad",
+        "vjp",
+        "compile",
+        "compile_step",
+        "tensor",
+        "parse",
+        "TensorSpec",
+        "Function",
+        "no_grad",
+        "load",
+        "save",
+    ],
+)
 def test_the_face_has_its_names(name: str) -> None:
     assert callable(getattr(irconv, name))

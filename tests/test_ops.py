@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from differences import central_differences
-from tests.samples import Sample
-from tests.samples.table import all_samples
 
 from irconv.graph import Graph
 from irconv.interpret import evaluate
 from irconv.op import OPS, NoGradient
 from irconv.passes.differentiate import differentiate
 from irconv.types import type_of
+from tests.samples import Sample
+from tests.samples.table import all_samples
 
 SAMPLES = all_samples()
 

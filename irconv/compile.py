@@ -1,0 +1,249 @@
+"""The driver: source -> graph -> passes -> kernels -> backend -> executable.
+
+:func:`compile` takes a module, a function, a graph or an IR file.  (:func:`irconv.training.compile_step` makes training
+steps.)  A compiled program specialises to the types of its inputs and keeps a bounded number of specialisations, so that a
+batch of another size just works.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from irconv import structure
+from irconv.backends import find_backend
+from irconv.backends.base import Backend, Executable
+from irconv.errors import ModelError, ShapeError
+from irconv.graph import Graph
+from irconv.kernel import Program
+from irconv.passes.base import Pass, Pipeline, Stage
+from irconv.passes.check import Checker
+from irconv.passes.cse import CommonSubexpressions
+from irconv.passes.dce import DeadCode
+from irconv.passes.fold_batch_norm import FoldBatchNorm
+from irconv.passes.fold_constants import FoldConstants
+from irconv.passes.fuse import fuse
+from irconv.passes.materialise import Materialise
+from irconv.passes.plan_memory import plan_memory
+from irconv.passes.schedule import schedule
+from irconv.passes.simplify import Simplify
+from irconv.text import load
+from irconv.tracing import leaf_type, trace
+
+SPECIALISATIONS = 16
+"""How many sets of input types a compiled program keeps code for; the least recently used goes first."""
+
+INFERENCE: tuple[Pass, ...] = (
+    Simplify(),
+    FoldConstants(),
+    CommonSubexpressions(),
+    DeadCode(),
+    FoldBatchNorm(),
+    Simplify(),
+    DeadCode(),
+    Materialise(),
+)
+"""Passes of :func:`compile`."""
+
+TRAINING: tuple[Pass, ...] = (
+    Simplify(differentiated=True),
+    FoldConstants(),
+    CommonSubexpressions(),
+    Simplify(differentiated=True),
+    DeadCode(),
+    Materialise(),
+)
+"""Passes of training steps and other graphs that write states."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    backend: "auto", "numpy", "cupy", or a Backend.
+    passes:  graph passes to run; None for the usual ones.
+    check:   checking mode: run the reference after every pass and compare (slow).
+    """
+
+    backend: str | Backend = "auto"
+    passes: Sequence[Pass] | None = None
+    check: bool = False
+
+    def for_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Options:
+        """With "auto" decided: cupy when an argument lives on a GPU."""
+        on_gpu = any(is_on_gpu(leaf) for _, leaf in structure.leaves((args, kwargs)))
+        return replace(self, backend="cupy") if on_gpu and self.backend == "auto" else self
+
+
+def is_on_gpu(leaf: Any) -> bool:
+    """Whether an array lives on a GPU."""
+    return hasattr(leaf, "__cuda_array_interface__")
+
+
+def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequence[str] = ()) -> Executable:
+    """Run the passes on ``graph`` (left as it is), cut it into kernels, schedule and plan them, and hand them to the backend.
+
+    guards: paths of outputs to be found finite before any state is written.
+    """
+    backend = find_backend(options.backend)
+    target = backend.target()
+    first = Stage("trace", graph, 0.0, True)
+    checker = Checker() if options.check else None
+    stages = [first, *Pipeline(passes if options.passes is None else options.passes).run(graph, checker=checker)]
+    final = stages[-1].graph
+    partition = fuse(final, target)
+    order = schedule(final, partition.kernels, [final.outputs[path] for path in guards])
+    plan = plan_memory(final, order, target)
+    return backend.build(Program(final, order, plan, tuple(stages)))
+
+
+class Compiled:
+    """A program compiled for the types it was given, and for others as they come.
+
+    Call it as the program itself: same arguments, nested the same way; arrays come back in the program's structure (lists
+    become tuples).  ``out=`` takes arrays of the results' structure to write into, and then nothing is allocated.
+
+    ``graph``, ``stages``, ``kernels``, ``memory`` and ``profile(...)`` are those of the specialisation made last.
+    """
+
+    def __init__(self, make: Callable[[tuple[Any, ...], dict[str, Any]], Executable]):
+        self._make = make
+        self._known: OrderedDict[Any, Executable] = OrderedDict()
+        self._lock = threading.Lock()
+        self.executable: Executable | None = None
+
+    def specialise(self, *args: Any, **kwargs: Any) -> Executable:
+        """The executable for these arguments (specs or arrays), compiled now if it is not known."""
+        key = _key(args, kwargs)
+        with self._lock:
+            found = self._known.get(key)
+            if found is None:
+                found = self._known[key] = self._make(args, kwargs)
+                while len(self._known) > SPECIALISATIONS:
+                    self._known.popitem(last=False)
+            else:
+                self._known.move_to_end(key)
+            self.executable = found
+        return found
+
+    def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        executable = self.specialise(*args, **kwargs)
+        return executable(*_arrays(args, kwargs), out=out)
+
+    def _made(self) -> Executable:
+        if self.executable is None:
+            raise ModelError("nothing has been compiled yet", hint="call it, or specialise() it, first")
+        return self.executable
+
+    @property
+    def graph(self) -> Graph:
+        """The graph after all passes."""
+        return self._made().graph
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The graph as traced and after each pass."""
+        return self._made().stages
+
+    @property
+    def kernels(self) -> Any:
+        """The kernels in execution order."""
+        return self._made().kernels
+
+    @property
+    def memory(self) -> Any:
+        """The memory plan."""
+        return self._made().memory
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs it."""
+        return self._made().backend
+
+    def profile(self, *args: Any, **kwargs: Any) -> Any:
+        """Time each kernel on these arguments (see :meth:`irconv.backends.base.Executable.profile`)."""
+        return self.specialise(*args, **kwargs).profile(*_arrays(args, kwargs))
+
+
+def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What code depends on: the types of the arrays and the static values among the arguments, with their places."""
+    parts = []
+    for path, leaf in structure.leaves((args, kwargs)):
+        type_ = leaf_type(leaf)
+        parts.append((path, is_on_gpu(leaf), type_ if type_ is not None else (type(leaf), repr(leaf))))
+    return tuple(parts)
+
+
+def _arrays(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    return [leaf for _, leaf in structure.leaves((args, kwargs)) if leaf_type(leaf) is not None]
+
+
+def compile(
+    source: Any,
+    *specs: Any,
+    backend: str | Backend = "auto",
+    passes: Sequence[Pass] | None = None,
+    check: bool = False,
+    **named_specs: Any,
+) -> Compiled:
+    """Compile a program for inference.
+
+    source: a module (traced in evaluation mode; its own flag stays), a function of tensors, a Graph, or the path of an IR file.
+    specs:  ``TensorSpec`` or arrays for the arguments; without any, a program is compiled at its first call.
+    backend, passes, check: see :class:`Options`.
+
+    Parameters and buffers stay shared with the module: training it changes what the executable computes.
+    Raises TraceError, ShapeError and their kin with the user's line; ModelError for a source that cannot be read.
+    """
+    options = Options(backend, passes, check)
+    if isinstance(source, (str, os.PathLike)):
+        source = _read(Path(source))
+    if isinstance(source, Graph):
+        compiled = Compiled(_GraphSource(source, options))
+        compiled.specialise(*(source[i].type for i in source.inputs))
+        return compiled
+    if not callable(source):
+        raise ModelError(
+            f"cannot compile a {type(source).__name__}", hint="give a module, a function, a graph or the path of an IR file"
+        )
+
+    def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        return build(trace(source, *args, **kwargs), options.for_arguments(args, kwargs), INFERENCE)
+
+    compiled = Compiled(make)
+    if specs or named_specs:
+        compiled.specialise(*specs, **named_specs)
+    return compiled
+
+
+def _read(path: Path) -> Graph:
+    if path.suffix == ".onnx":
+        raise ModelError(f"{path}: ONNX files cannot be read by this version", hint="give a module, a function or an .ir file")
+    return load(path)
+
+
+@dataclass(frozen=True)
+class _GraphSource:
+    """Compiles a graph for its own input types and refuses others: a graph cannot be traced again."""
+
+    graph: Graph
+    options: Options
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        graph = self.graph
+        given = [t for _, leaf in structure.leaves((args, kwargs)) if (t := leaf_type(leaf)) is not None]
+        wanted = [graph[i] for i in graph.inputs]
+        if len(given) != len(wanted):
+            raise ShapeError(f"graph {graph.name!r} takes {len(wanted)} inputs, got {len(given)}")
+        for node, type_ in zip(wanted, given, strict=True):
+            if replace(node.type, layout=None) != type_:
+                raise ShapeError(
+                    f"input %{node.name} is {node.type}, got {type_}",
+                    hint="a graph is fixed to its types; compile the module or function to have it specialised",
+                )
+        return build(graph, self.options, INFERENCE if not graph.updates else TRAINING)

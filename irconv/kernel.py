@@ -1,0 +1,174 @@
+"""What passes hand to backends: kernels, their order, where their values live, and all of it as one program.
+
+A *kernel* is a set of nodes that a backend runs as one piece of code.  The kernels of a graph are a partition of its
+nodes (leaves excepted) whose quotient graph is acyclic; most hold one node, fused ones several, and they may have several
+results.  A kernel of a single view op (a transpose, a slice, ...) has no code: its value is another view of the operand's
+buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from irconv.errors import GraphError
+from irconv.graph import Graph, Node
+from irconv.op import describe
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A group of nodes that runs as one.
+
+    name:    unique in its graph; the name of its last value.
+    kind:    the op's name for a kernel of one node, else what it fuses ("elementwise", "conv_epilogue", ...).
+    nodes:   ids in topological order.
+    inputs:  ids of the values read from outside (leaves included), in order of first use, each once.
+    outputs: ids of the values read outside or mentioned in the signature, in topological order.
+    is_view: one view op whose value shares the operand's buffer: nothing is executed.
+    """
+
+    name: str
+    kind: str
+    nodes: tuple[int, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    is_view: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Kernels in execution order, and the values to be checked before any state is written.
+
+    guards: ids of values (the loss) whose kernels come before every kernel that writes a state in place.
+    """
+
+    kernels: tuple[Kernel, ...]
+    guards: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """Bytes ``offset`` to ``offset + bytes`` of the arena."""
+
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Where every value lives.
+
+    arena_bytes:     size of the arena.
+    buffers:         value id -> its place in the arena; values that share a place are computed in place.
+    aliases:         id of a view -> id of the value whose buffer it shows.
+    outputs:         value id -> output path: written straight into the array handed to the caller.
+    update_in_place: value id -> state id: written straight into the state's array.
+    commits:         (value id, state id) pairs copied into the states when all kernels have run.
+    scratch:         kernel name -> places of its temporaries.
+    peak_bytes:      the most that is in use at once; the arena is this plus what is lost between buffers.
+    naive_bytes:     what the arena would take if every value had a place of its own.
+    """
+
+    arena_bytes: int
+    buffers: dict[int, Allocation]
+    aliases: dict[int, int]
+    outputs: dict[int, str]
+    update_in_place: dict[int, int]
+    commits: tuple[tuple[int, int], ...]
+    scratch: dict[str, tuple[Allocation, ...]]
+    peak_bytes: int
+    naive_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"arena {self.arena_bytes:,} bytes (peak {self.peak_bytes:,}, without sharing {self.naive_bytes:,}), "
+            f"{len(self.update_in_place)} states written in place, {len(self.commits)} copied at the end"
+        )
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph cut into kernels, ordered and planned: everything a backend needs.
+
+    stages: what the passes left on the way here, carried along for people to read.
+    """
+
+    graph: Graph
+    schedule: Schedule
+    plan: MemoryPlan
+    stages: tuple[Any, ...] = ()
+
+
+def make_kernel(graph: Graph, nodes: Sequence[int], kind: str | None = None, *, is_view: bool = False) -> Kernel:
+    """The kernel of these node ids (in topological order), with inputs and outputs read off the graph.
+
+    Raises GraphError for an empty list and for several nodes without a kind.
+    """
+    if not nodes or (kind is None and len(nodes) > 1):
+        raise GraphError(f"a kernel of {len(nodes)} nodes needs {'a kind' if nodes else 'at least one'}")
+    members = set(nodes)
+    inputs = dict.fromkeys(i for node in nodes for i in graph[node].operands if i not in members)
+    kept = signature_values(graph)
+    outputs = tuple(i for i in nodes if i in kept or _is_read_outside(graph, i, members))
+    last = graph[nodes[-1]]
+    return Kernel(last.name, kind or last.op.name, tuple(nodes), tuple(inputs), outputs or (last.id,), is_view)
+
+
+def signature_values(graph: Graph) -> set[int]:
+    """Ids of outputs and of new state values: read by the world outside."""
+    return {*graph.outputs.values(), *graph.updates.values()}
+
+
+def kernel_bytes(graph: Graph, kernel: Kernel) -> int:
+    """Bytes that cross the kernel's border: its inputs and outputs once each; none for a view."""
+    if kernel.is_view:
+        return 0
+    return sum(graph[i].type.bytes for i in (*kernel.inputs, *kernel.outputs))
+
+
+def kernel_flops(graph: Graph, kernel: Kernel) -> int:
+    """Floating-point operations of all its nodes."""
+    total = 0
+    for i in kernel.nodes:
+        node = graph[i]
+        total += node.op.cost(node.attributes, tuple(o.type for o in graph.operands(node)), node.type).flops
+    return total
+
+
+def view_roots(kernels: Iterable[Kernel]) -> dict[int, int]:
+    """The value whose buffer each view shows, for the views among ``kernels`` (operands before users)."""
+    roots: dict[int, int] = {}
+    for kernel in kernels:
+        if kernel.is_view:
+            source = kernel.inputs[0]
+            roots[kernel.outputs[0]] = roots.get(source, source)
+    return roots
+
+
+# --- printing --------------------------------------------------------------------------------------------------------------
+
+
+def print_kernels(program: Program) -> str:
+    """The partition as text, in execution order: each kernel with its nodes and the bytes that cross its border."""
+    graph = program.graph
+    parts = []
+    for kernel in program.schedule.kernels:
+        values = [", ".join(f"%{graph[i].name}" for i in ids) for ids in (kernel.inputs, kernel.outputs)]
+        effort = "view" if kernel.is_view else f"{kernel_bytes(graph, kernel):,} bytes"
+        lines = [f"kernel @{kernel.name} = {kernel.kind} ({values[0]}) -> ({values[1]}) {{  # {effort}"]
+        lines += [f"  {_node_line(graph, graph[i])}" for i in kernel.nodes]
+        parts.append("\n".join([*lines, "}"]))
+    return "\n".join([*parts, f"# {program.plan}"])
+
+
+def _node_line(graph: Graph, node: Node) -> str:
+    operands = ", ".join(f"%{operand.name}" for operand in graph.operands(node))
+    attributes = describe(node.attributes)
+    where = f"  # {node.provenance.location}" if node.provenance.location else ""
+    return f"%{node.name} = {node.op.name}({operands}){' ' if attributes else ''}{attributes} : {node.type}{where}"
+
+
+def _is_read_outside(graph: Graph, node_id: int, members: set[int]) -> bool:
+    return any(user.id not in members for user, _ in graph.users(node_id))

@@ -1,0 +1,109 @@
+"""Who may use a model's arrays when: many evaluations at once, or one executable that writes.
+
+An executable reads its parameters by reference, and one with updates writes them in place, so the two must not overlap.
+Variables that were bound together share a :class:`ReadWriteLock`; an executable takes the locks of all variables it is
+bound to (few, whatever the size of the model), shared if it only reads and exclusive if it writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from irconv.state import Variable
+
+_numbers = itertools.count()
+_registry = threading.Lock()
+_locks: WeakKeyDictionary[Variable, ReadWriteLock] = WeakKeyDictionary()
+
+
+class ReadWriteLock:
+    """Any number of readers, or one writer.  A waiting writer goes before readers that come later.  Not reentrant."""
+
+    def __init__(self) -> None:
+        self.number = next(_numbers)  # locks are always taken in this order, so that nobody waits in a circle
+        self._changed = threading.Condition(threading.Lock())
+        self._readers = 0
+        self._waiting = 0
+        self._writing = False
+
+    def acquire_read(self) -> None:
+        with self._changed:
+            while self._writing or self._waiting:
+                self._changed.wait()
+            self._readers += 1
+
+    def release_read(self) -> None:
+        with self._changed:
+            self._readers -= 1
+            if self._readers == 0:
+                self._changed.notify_all()
+
+    def acquire_write(self) -> None:
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._writing or self._readers:
+                    self._changed.wait()
+                self._writing = True
+            finally:
+                self._waiting -= 1
+
+    def release_write(self) -> None:
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
+
+
+def locks_of(variables: Iterable[Variable]) -> tuple[ReadWriteLock, ...]:
+    """The locks that cover these variables, in the order in which to take them.
+
+    Variables that have none yet get one together.
+    """
+    with _registry:
+        found: dict[int, ReadWriteLock] = {}
+        shared: ReadWriteLock | None = None
+        for variable in variables:
+            lock = _locks.get(variable)
+            if lock is None:
+                lock = shared = shared or ReadWriteLock()
+                _locks[variable] = lock
+            found[lock.number] = lock
+        return tuple(found[number] for number in sorted(found))
+
+
+@contextmanager
+def reading(locks: Sequence[ReadWriteLock]) -> Iterator[None]:
+    """Hold the locks for reading."""
+    taken = 0
+    try:
+        for lock in locks:
+            lock.acquire_read()
+            taken += 1
+        yield
+    finally:
+        for lock in locks[:taken]:
+            lock.release_read()
+
+
+@contextmanager
+def writing(locks: Sequence[ReadWriteLock], variables: Iterable[Variable] = ()) -> Iterator[None]:
+    """Hold the locks for writing, and the own lock of every variable to be written."""
+    taken: list[ReadWriteLock] = []
+    held: list[Variable] = []
+    try:
+        for lock in locks:
+            lock.acquire_write()
+            taken.append(lock)
+        for variable in sorted(variables, key=id):  # the order in which everybody takes several
+            variable.lock.acquire()
+            held.append(variable)
+        yield
+    finally:
+        for variable in reversed(held):
+            variable.lock.release()
+        for lock in reversed(taken):
+            lock.release_write()

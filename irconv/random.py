@@ -1,0 +1,146 @@
+"""Random numbers with a seed: the same bits on every backend, in every run, with any number of threads.
+
+A :class:`Generator` holds a key and a step.  Inside a traced program each random draw gets a stream of its own, from the path
+of the module it is made in and the number of the draw there, so a traced training step draws other numbers at every step and
+for every layer, and the same ones when it is run again from the same state.  The generator of :func:`default_generator`
+serves dropout and initialisation unless another is named.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from irconv.errors import AttributeValueError, StateError
+from irconv.ops.random import random_bernoulli, random_bits, random_normal, random_uniform
+from irconv.places import user_location
+from irconv.state import Variable
+from irconv.tensor import ConcreteValue, Tensor, as_array, current_tracer
+from irconv.types import F32
+
+EAGER_STREAM = 0xEA6E12
+"""First word of the stream of draws outside of any trace; their count is the second."""
+
+_STATES = ("key", "step", "draws")
+
+
+class Generator:
+    """A source of random numbers.
+
+    key:   two 32-bit words made from the seed.
+    step:  how many times traced training steps have drawn; each run of one adds 1.
+    draws: how many draws have been made outside of traces.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.key = _state(_key(seed))
+        self.step = _state(np.zeros((), np.uint64))
+        self.draws = _state(np.zeros((), np.uint64))
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start again from a seed; returns itself.  Compiled programs that draw from this generator follow."""
+        self.load_state_dict({"key": _key(seed), "step": np.uint64(0), "draws": np.uint64(0)})
+        return self
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of key, step and draws."""
+        return {name: np.array(getattr(self, name).numpy()) for name in _STATES}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go back to a state that was saved.  StateError if something of it is missing or does not fit."""
+        missing = [name for name in _STATES if name not in state]
+        if missing:
+            raise StateError(f"the state of a random generator lacks {', '.join(missing)}", location=user_location())
+        for name in _STATES:
+            getattr(self, name).value.variable.assign(as_array(state[name]))
+
+    def bits(self, shape: Any) -> Tensor:
+        """Uniform 32-bit words, u32[shape]."""
+        dims = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+        tracer = current_tracer()
+        if tracer is None:
+            draw = int(self.draws.numpy())
+            self.draws.value.variable.assign(np.uint64(draw + 1))
+            # beyond 2^32 draws the count goes on in the step
+            step = Tensor(ConcreteValue(np.asarray(draw >> 32, np.uint64)))
+            return _tensor(random_bits(self.key, step, (EAGER_STREAM, draw & 0xFFFFFFFF), dims))
+        path = tracer.scope
+        call = tracer.calls[path] = tracer.calls.get(path, 0) + 1
+        return _tensor(random_bits(self.key, self._traced_step(tracer), (zlib.crc32(path.encode()), call), dims))
+
+    def _traced_step(self, tracer: Any) -> Tensor:
+        """The step as the trace found it: read once, and in a training trace counted once."""
+        known = tracer.generators.get(id(self))
+        if known is None:
+            name = "random" if not tracer.generators else f"random{len(tracer.generators)}"
+            tracer.declare(self.key.value.variable, f"{name}.key", "state")
+            tracer.declare(self.step.value.variable, f"{name}.step", "state")
+            before = tracer.wrap(tracer.adopt(self.step).node)
+            known = tracer.generators[id(self)] = (self, before)
+            if tracer.training:
+                self.step.assign(before + 1)
+        step: Tensor = known[1]
+        return step
+
+    def uniform(self, shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = F32) -> Tensor:
+        """Numbers evenly spread over [low, high)."""
+        numbers = _tensor(random_uniform(self.bits(shape), dtype))
+        return numbers if (low, high) == (0.0, 1.0) else numbers * (high - low) + low
+
+    def normal(self, shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = F32) -> Tensor:
+        """Normal numbers of the given mean and standard deviation."""
+        dims = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+        numbers = _tensor(random_normal(self.bits((2, *dims)), dtype))
+        return numbers if (mean, std) == (0.0, 1.0) else numbers * std + mean
+
+    def bernoulli(self, shape: Any, probability: float) -> Tensor:
+        """True with the given probability, bool[shape]."""
+        if not 0 <= probability <= 1:
+            raise AttributeValueError(f"{probability} is not a probability", location=user_location(), hint="give a number from 0 to 1")
+        return _tensor(random_bernoulli(self.bits(shape), float(probability)))
+
+
+def _state(array: np.ndarray) -> Tensor:
+    variable = Variable(np.array(array))
+    return Tensor(ConcreteValue(variable.array, variable=variable))
+
+
+def _key(seed: int) -> np.ndarray:
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise AttributeValueError(f"seed {seed!r} is not an integer from 0 to 2^64 - 1", location=user_location())
+    return np.array([int(seed) & 0xFFFFFFFF, int(seed) >> 32], np.uint32)
+
+
+def _tensor(value: Any) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value
+
+
+_DEFAULT = Generator(0)
+
+
+def default_generator() -> Generator:
+    """The generator that dropout, initialisation and the functions below draw from."""
+    return _DEFAULT
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the default generator again from a seed; returns it."""
+    return _DEFAULT.manual_seed(seed)
+
+
+def uniform(shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = F32) -> Tensor:
+    """Numbers evenly spread over [low, high), from the default generator."""
+    return _DEFAULT.uniform(shape, low, high, dtype)
+
+
+def normal(shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = F32) -> Tensor:
+    """Normal numbers of the given mean and standard deviation, from the default generator."""
+    return _DEFAULT.normal(shape, mean, std, dtype)
+
+
+def bernoulli(shape: Any, probability: float) -> Tensor:
+    """True with the given probability, from the default generator."""
+    return _DEFAULT.bernoulli(shape, probability)

@@ -1,0 +1,565 @@
+"""Every rule of simplify: the text it leaves, the same bits, and what it refuses with which words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from irconv.op import emit
+from irconv.ops.concat import CONCAT, ConcatAttributes, concat, split
+from irconv.ops.contract import im2col
+from irconv.ops.conv import conv
+from irconv.ops.elementwise import (
+    absolute,
+    add,
+    cast,
+    clip,
+    copy,
+    divide,
+    equal,
+    exp,
+    floor,
+    floor_divide,
+    greater,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    relu,
+    round_,
+    sign,
+    square,
+    stop_gradient,
+    subtract,
+    where,
+)
+from irconv.ops.pad import PAD, PadAttributes, pad
+from irconv.ops.pool import avg_pool, max_pool, min_pool
+from irconv.ops.reduce import reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_sum
+from irconv.ops.shape import (
+    BROADCAST,
+    EMBED,
+    FLIP,
+    RESHAPE,
+    SLICE,
+    TRANSPOSE,
+    BroadcastAttributes,
+    EmbedAttributes,
+    FlipAttributes,
+    ReshapeAttributes,
+    SliceAttributes,
+    TransposeAttributes,
+    broadcast,
+    embed,
+    flip,
+    narrow,
+    reshape,
+    slice_,
+    transpose,
+)
+from irconv.passes.simplify import Simplify
+from irconv.passes.simplify_arithmetic import holds
+from irconv.types import DTYPES
+from tests.passes.building import build, golden, run, text
+
+F, I, B = "f32[2,3]", "i32[2,3]", "bool[2,3]"
+SPECIAL = np.array([[0.0, -0.0, np.nan], [np.inf, -np.inf, -1e-40]], np.float32)
+
+
+def constant(x, numbers):
+    return x.builder.constant(np.asarray(numbers, x.type.dtype.numpy))
+
+
+def truth(x, answer):
+    return x.builder.constant(np.asarray(answer))
+
+
+def check(function, expected, notes=(), pass_=None, **inputs):
+    """The pass leaves ``expected``, the same bits also for special numbers, and these notes."""
+    special = {name: SPECIAL for name, type_ in inputs.items() if type_ == F}
+    run(pass_ or Simplify(), build(function, **inputs), special)
+    after, found = run(pass_ or Simplify(), build(function, **inputs))
+    assert text(after) == golden(expected)
+    assert [f"{note.rule}: {note.reason}" for note in found] == list(notes)
+
+
+# --- neutral and absorbing numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "type_"),
+    [
+        (lambda x: add(x, 0), I),
+        (lambda x: add(-0.0, x), F),
+        (lambda x: subtract(x, 0.0), F),
+        (lambda x: subtract(x, 0), I),
+        (lambda x: multiply(1.0, x), F),
+        (lambda x: multiply(x, 1), I),
+        (lambda x: divide(x, 1.0), F),
+        (lambda x: power(x, 1.0), F),
+        (lambda x: floor_divide(x, 1), I),
+        (lambda x: logical_and(truth(x, True), x), B),
+        (lambda x: logical_or(x, truth(x, False)), B),
+        (lambda x: maximum(x, x), F),
+        (lambda x: minimum(x, x), F),
+        (lambda x: logical_and(x, x), B),
+        (lambda x: logical_or(x, x), B),
+        (lambda x: negative(negative(x)), F),
+        (lambda x: negative(negative(x)), I),
+        (lambda x: logical_not(logical_not(x)), B),
+        (lambda x: clip(x), F),
+        (lambda x: clip(x, -1e10, 1e10), I),
+        (lambda x: where(truth(x, True), x, negative(x)), F),
+        (lambda x: where(truth(x, False), negative(x), x), F),
+        (lambda x: where(greater(x, 0.0), x, x), F),
+    ],
+)
+def test_nothing_is_left(function, type_):
+    check(function, "return y = %x", x=type_)
+
+
+@pytest.mark.parametrize(
+    ("function", "note"),
+    [
+        (lambda x: add(x, 0.0), "add-zero: f32: x + 0.0 is 0.0 where x is -0.0"),
+        (lambda x: subtract(x, -0.0), "subtract-zero: f32: x - (-0.0) is 0.0 where x is -0.0"),
+        (lambda x: multiply(x, 0.0), "multiply-zero: f32: 0 * inf and 0 * NaN are NaN, 0 * -1 is -0"),
+        (lambda x: subtract(x, x), "subtract-self: f32: inf - inf and NaN - NaN are NaN"),
+        (lambda x: floor_divide(x, 1.0), "floor-divide-one: f32: floor(x / 1) is not x"),
+        (
+            lambda x: multiply(multiply(x, 3.0), 2.0),
+            "merge-factors: f32: (x * 3.0) * 2.0 rounds x * 3.0, which is not a power of two",
+        ),
+        (
+            lambda x: multiply(multiply(x, 2.0), 0.5),
+            "merge-factors: f32: (x * 2.0) * 0.5 may underflow or overflow on the way: both factors must be at least 1",
+        ),
+        (
+            lambda x: multiply(multiply(x, 0.5), 2.0),
+            "merge-factors: f32: (x * 0.5) * 2.0 may underflow or overflow on the way: both factors must be at least 1",
+        ),
+        (
+            lambda x: multiply(multiply(x, 2.0**100), 2.0**100),
+            "merge-factors: f32: (x * 1.2676506e+30) * 1.2676506e+30: the product of the factors overflows",
+        ),
+        (
+            lambda x: multiply(multiply(x, constant(x, [[2], [4]])), constant(x, [2, 4, 8])),
+            "merge-factors: one constant of shape [2, 3] would replace those of [2, 1] and [3]",
+        ),
+        (
+            lambda x: add(add(x, 1.0), 2.0),
+            "merge-terms: f32: addition rounds, so (x + c1) + c2 is not x + (c1 + c2)",
+        ),
+    ],
+)
+def test_floats_refuse(function, note):
+    graph = build(function, x=F)
+    after, notes = run(Simplify(), graph, {"x": SPECIAL})
+    assert text(after) == text(graph)
+    assert [f"{each.rule}: {each.reason}" for each in notes] == [note]
+
+
+def test_neutral_numbers_that_broadcast():
+    expected = "%add = broadcast(%x) shape=[2,3] : i32[2,3]\nreturn y = %add"
+    check(lambda x: add(x, constant(x, [[0], [0]])), expected, x="i32[3]")
+    expected = "%where = broadcast(%x) shape=[2,3] : f32[2,3]\nreturn y = %where"
+    check(lambda x, y: where(truth(x, [[True], [True]]), x, y), expected, x="f32[3]", y=F)
+
+
+def test_absorbing_numbers():
+    zeros = """
+        %{zero} = constant() value=0 : i32[]
+        %{name} = broadcast(%{zero}) shape=[2,3] : i32[2,3]
+        return y = %{name}
+    """
+    check(lambda x: multiply(x, 0), zeros.format(zero="constant_1", name="multiply"), x=I)
+    check(lambda x: subtract(x, x), zeros.format(zero="constant", name="subtract"), x=I)
+    whole = """
+        %constant = constant() value={answer} : bool[]
+        %{name} = broadcast(%constant) shape=[2,3] : bool[2,3]
+        return y = %{name}
+    """
+    check(lambda x: logical_and(x, truth(x, False)), whole.format(answer="false", name="logical_and"), x=B)
+    check(lambda x: logical_or(truth(x, True), x), whole.format(answer="true", name="logical_or"), x=B)
+
+
+# --- signs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x, y: multiply(x, -1), "negative(%x)"),
+        (lambda x, y: add(negative(x), y), "subtract(%y, %x)"),
+        (lambda x, y: subtract(x, negative(y)), "add(%x, %y)"),
+        (lambda x, y: multiply(negative(x), negative(y)), "multiply(%x, %y)"),
+        (lambda x, y: absolute(negative(x)), "absolute(%x)"),
+        (lambda x, y: square(negative(x)), "square(%x)"),
+        (lambda x, y: square(absolute(x)), "square(%x)"),
+        (lambda x, y: multiply(x, x), "square(%x)"),
+    ],
+)
+@pytest.mark.parametrize("type_", [F, I])
+def test_signs(function, expected, type_):
+    name = build(function, x=type_, y=type_).outputs["y"]
+    name = build(function, x=type_, y=type_)[name].name
+    dtype = type_.partition("[")[0]
+    check(function, f"%{name} = {expected} : {dtype}[2,3]\nreturn y = %{name}", x=type_, y=type_)
+
+
+def test_negated_comparisons():
+    def function(x, y, c):
+        return logical_not(equal(x, y)), logical_not(not_equal(x, y)), where(logical_not(c), x, y)
+
+    expected = """
+        %logical_not = not_equal(%x, %y) : bool[2,3]
+        %logical_not_1 = equal(%x, %y) : bool[2,3]
+        %where = where(%c, %y, %x) : f32[2,3]
+        return y0 = %logical_not, y1 = %logical_not_1, y2 = %where
+    """
+    check(function, expected, x=F, y=F, c="bool[3]")
+
+
+# --- doing it twice --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: relu(relu(x)), "relu = relu(%x)"),
+        (lambda x: absolute(absolute(x)), "absolute = absolute(%x)"),
+        (lambda x: sign(sign(x)), "sign = sign(%x)"),
+        (lambda x: floor(round_(x)), "round = round(%x)"),
+        (lambda x: clip(clip(x, -1, 1), -1, 1), "clip = clip(%x) minimum=-1.0 maximum=1.0"),
+    ],
+)
+def test_twice_is_once(function, expected):
+    name = expected.partition(" ")[0]
+    check(function, f"%{expected} : f32[2,3]\nreturn y = %{name}", x=F)
+
+
+def test_clips_with_different_bounds_stay():
+    graph = build(lambda x: clip(clip(x, -1, 0.0), -1, -0.0), x=F)
+    after, _ = run(Simplify(), graph)
+    assert text(after) == text(graph)
+
+
+# --- merging constants -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "op", "value", "type_"),
+    [
+        (lambda x: multiply(multiply(x, 2.0), 3.0), "multiply", "6.0 : f32[]", F),
+        (lambda x: multiply(4.0, multiply(-8.0, x)), "multiply", "-32.0 : f32[]", F),
+        (lambda x: multiply(multiply(x, 3), 5), "multiply", "15 : i32[]", I),
+        (lambda x: add(add(x, 3), 5), "add", "8 : i32[]", I),
+        (lambda x: divide(x, 4.0), "multiply", "0.25 : f32[]", F),
+        (lambda x: divide(x, constant(x, [1, 0.5, -8])), "multiply", "[1.0,2.0,-0.125] : f32[3]", F),
+    ],
+)
+def test_constants_merge(function, op, value, type_):
+    graph = build(function, x=type_)
+    after, notes = run(Simplify(), graph, {"x": SPECIAL} if type_ == F else None)
+    assert not notes
+    constants = [line for line in text(after).splitlines() if "= constant" in line]
+    assert len(constants) == 1 and constants[0].endswith(f"value={value}")
+    assert len(after) == 3 and after[after.outputs["y"]].op.name == op
+
+
+def test_division_by_other_numbers_stays():
+    for number in (3.0, 2.0**-149, 0.0):
+        graph = build(lambda x, number=number: divide(x, number), x=F)
+        assert text(run(Simplify(), graph)[0]) == text(graph)
+
+
+# --- casts -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "through", "target", "expected"),
+    [
+        ("f16", "f32", "f64", "merged"),
+        ("f32", "f64", "f32", "nothing"),
+        ("i32", "f64", "f32", "merged"),
+        ("u8", "i32", "i8", "merged"),
+        ("u8", "f32", "i32", "merged"),
+        ("bool", "i8", "f32", "merged"),
+        ("f16", "f32", "bool", "merged"),
+        ("i32", "f32", "f64", "f32 does not hold every i32"),
+        ("f32", "f16", "f32", "f16 does not hold every f32"),
+        ("f32", "i32", "f32", "i32 does not hold every f32"),
+        ("f16", "f32", "i32", "what a f32 too large for i32 becomes is not what a f16 becomes"),
+        ("u8", "f32", "i8", "what a f32 too large for i8 becomes is not what a u8 becomes"),
+    ],
+)
+def test_casts(source, through, target, expected):
+    graph = build(lambda x: cast(cast(x, through), target), x=f"{source}[5]")
+    numbers = np.array([0, 1, 2, 100, 127]).astype(DTYPES[source].numpy)
+    after, notes = run(Simplify(), graph, {"x": numbers})
+    casts = [node for node in after if node.op.name == "cast"]
+    if expected in ("merged", "nothing"):
+        assert not notes and len(casts) == (expected == "merged")
+    else:
+        assert len(casts) == 2 and [note.reason for note in notes] == [expected]
+
+
+@pytest.mark.parametrize("wide", DTYPES.values(), ids=str)
+@pytest.mark.parametrize("narrow_", DTYPES.values(), ids=str)
+def test_holds(wide, narrow_):
+    """Against the extremes and the neighbours of the largest number, both ways."""
+    if narrow_.is_float:
+        numbers = np.array([np.finfo(narrow_.numpy).max, np.finfo(narrow_.numpy).smallest_subnormal], narrow_.numpy)
+    else:
+        numbers = np.array([narrow_.lowest, narrow_.highest, max(narrow_.highest - 1, 0)], narrow_.numpy)
+    with np.errstate(all="ignore"):
+        # an extended type would hide that the largest 64-bit integers round: compare as Python numbers
+        survives = [a.item() == b.item() for a, b in zip(numbers, numbers.astype(wide.numpy), strict=True)]
+    finer = narrow_.is_float and not wide.is_float
+    assert holds(wide, narrow_) == (all(survives) and not finer)
+
+
+# --- broadcasting and copies -----------------------------------------------------------------------------------------
+
+
+def test_broadcasts_move_behind_elementwise_ops():
+    def function(x, y):
+        wide = broadcast(x, (2, 3))
+        return add(wide, y), exp(wide), add(wide, broadcast(x, (2, 3))), where(greater(wide, 0.0), y, 0.0)
+
+    expected = """
+        %constant = constant() value=0.0 : f32[]
+        %constant_1 = constant() value=0.0 : f32[]
+        %add = add(%x, %y) : f32[2,3]
+        %exp.exp = exp(%x) : f32[3]
+        %exp = broadcast(%exp.exp) shape=[2,3] : f32[2,3]
+        %add_1.add = add(%x, %x) : f32[3]
+        %add_1 = broadcast(%add_1.add) shape=[2,3] : f32[2,3]
+        %greater.greater = greater(%x, %constant) : bool[3]
+        %where = where(%greater.greater, %y, %constant_1) : f32[2,3]
+        return y0 = %add, y1 = %exp, y2 = %add_1, y3 = %where
+    """
+    check(function, expected, x="f32[3]", y=F)
+
+
+def test_copies_stay_only_for_outputs_and_updates():
+    expected = "%copy = copy(%x) : f32[2,3]\n%exp = exp(%x) : f32[2,3]\nreturn y0 = %copy, y1 = %exp"
+    check(lambda x: (copy(x), exp(copy(x))), expected, x=F)
+    graph = build(lambda x, w: exp(copy(x)), {"w": np.zeros((2, 3), np.float32)}, x=F)
+    graph.set_update(graph["w"].id, graph["copy"].id)
+    assert text(run(Simplify(), graph)[0]) == golden(
+        """
+        %copy = copy(%x) : f32[2,3]
+        %exp = exp(%copy) : f32[2,3]
+        update %w = %copy
+        return y = %exp
+        """
+    )
+
+
+def test_what_only_gradients_need_goes_when_differentiated():
+    def function(x):
+        return exp(stop_gradient(x)), maximum(x, 0.0), maximum(x, -0.0)
+
+    graph = build(function, x=F)
+    assert text(run(Simplify(), graph)[0]) == text(graph)
+    expected = """
+        %exp = exp(%x) : f32[2,3]
+        %constant_1 = constant() value=-0.0 : f32[]
+        %maximum_1 = maximum(%x, %constant_1) : f32[2,3]
+        %maximum = relu(%x) : f32[2,3]
+        return y0 = %exp, y1 = %maximum, y2 = %maximum_1
+    """
+    check(function, expected, pass_=Simplify(differentiated=True), x=F)
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        (RESHAPE, ReshapeAttributes((2, 3))),
+        (TRANSPOSE, TransposeAttributes((0, 1))),
+        (BROADCAST, BroadcastAttributes((2, 3))),
+        (SLICE, SliceAttributes((0, 0), (2, 3), (1, 1))),
+        (EMBED, EmbedAttributes((0, 0), (1, 1), (2, 3))),
+        (FLIP, FlipAttributes(())),
+        (PAD, PadAttributes(((0, 0), (0, 0)), "edge", 0.0)),
+        (CONCAT, ConcatAttributes(1)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_shape_ops_that_do_nothing(op, attributes):
+    check(lambda x: emit(op, attributes, x), "return y = %x", x=F)
+
+
+def test_flip_of_single_elements():
+    check(lambda x: flip(x, 0), "return y = %x", x="f32[1,3]")
+
+
+@pytest.mark.parametrize(
+    ("function", "type_", "expected"),
+    [
+        (lambda x: reshape(reshape(x, (6,)), (3, 2)), F, "reshape(%x) shape=[3,2] : f32[3,2]"),
+        (lambda x: broadcast(broadcast(x, (2, 3)), (4, 2, 3)), "f32[3]", "broadcast(%x) shape=[4,2,3] : f32[4,2,3]"),
+        (
+            lambda x: transpose(transpose(x, (1, 2, 0)), (1, 2, 0)),
+            "f32[2,3,4]",
+            "transpose(%x) axes=[2,0,1] : f32[4,2,3]",
+        ),
+        (lambda x: flip(flip(x, 0), 1), F, "flip(%x) axes=[0,1] : f32[2,3]"),
+        (
+            lambda x: slice_(slice_(x, (1,), (10,), (3,)), (0,), (3,), (2,)),
+            "f32[12]",
+            "slice(%x) start=[1] stop=[8] step=[6] : f32[2]",
+        ),
+        (
+            lambda x: slice_(slice_(x, (1,), (10,), (3,)), (1,), (3,), (2,)),
+            "f32[12]",
+            "slice(%x) start=[4] stop=[5] step=[1] : f32[1]",
+        ),
+        (
+            lambda x: pad(pad(x, 1, value=2.0), ((1, 2), (0, 1)), value=2.0),
+            F,
+            "pad(%x) padding=[[2,3],[1,2]] mode=constant value=2.0 : f32[7,6]",
+        ),
+    ],
+)
+def test_one_after_another(function, type_, expected):
+    graph = build(function, x=type_)
+    name = graph[graph.outputs["y"]].name
+    check(function, f"%{name} = {expected}\nreturn y = %{name}", x=type_)
+
+
+@pytest.mark.parametrize(
+    ("function", "type_"),
+    [
+        (lambda x: reshape(reshape(x, (6,)), (2, 3)), F),
+        (lambda x: transpose(transpose(x, (1, 2, 0)), (2, 0, 1)), "f32[2,3,4]"),
+        (lambda x: flip(flip(x, 0), 0), F),
+        (lambda x: concat(split(x, 3, 1), 1), F),
+        (lambda x: narrow(concat([x, x], 1), 1, 3, 6), F),
+        (lambda x: slice_(pad(x, ((1, 1), (2, 0)), value=3.0), (1, 2), (3, 5)), F),
+        (lambda x: slice_(embed(x, (1, 2), (2, 1), (5, 5)), (1, 2), (4, 5), (2, 1)), F),
+        (lambda x: reduce_mean(x, (), True), F),
+        (lambda x: reduce_max(x, 1, True), "f32[2,1]"),
+        (lambda x: max_pool(x, 1), "f32[1,2,4,4]"),
+        (lambda x: min_pool(x, 1), "f32[1,2,4,4]"),
+        (lambda x: avg_pool(x, 1), "f32[1,2,4,4]"),
+    ],
+)
+def test_undoing(function, type_):
+    graph = build(function, x=type_)
+    after, notes = run(Simplify(), graph)
+    assert text(after) == "return y = %x" and not notes
+
+
+@pytest.mark.parametrize(
+    ("function", "note"),
+    [
+        (lambda x: pad(pad(x, 1, value=2.0), 1), "pad-of-pad: they fill with 2.0 and 0.0"),
+        (
+            lambda x: pad(pad(x, 1, "edge"), 1, "edge"),
+            "pad-of-pad: modes are 'edge' and 'edge'; only padding with a constant adds up",
+        ),
+        (
+            lambda x: pad(pad(x, -1), 1),
+            "pad-of-pad: padding [(-1, -1), (-1, -1)] or [(1, 1), (1, 1)] crops",
+        ),
+        (
+            lambda x: narrow(concat([x, narrow(x, 1, 0, 2)], 1), 1, 2, 4),
+            "slice-of-concat: 2:4 of axis 1 spans parts of sizes [3, 2]",
+        ),
+        (
+            lambda x: slice_(pad(x, ((1, 1), (2, 0)), value=3.0), (0, 2), (3, 5)),
+            "slice-of-pad: 0:3 of axis 0 is not inside 1:3, the unpadded elements",
+        ),
+        (
+            lambda x: slice_(embed(x, (1, 2), (2, 1), (5, 5)), (0, 2), (4, 5), (2, 1)),
+            "slice-of-embed: takes [2, 3] from [0, 2] by [2, 1], but [2, 3] were put at [1, 2] by [2, 1]",
+        ),
+    ],
+)
+def test_shapes_refuse(function, note):
+    graph = build(function, x=F)
+    after, notes = run(Simplify(), graph)
+    assert text(after) == text(graph)
+    assert [f"{each.rule}: {each.reason}" for each in notes] == [note]
+
+
+def test_slices_of_concat():
+    def function(x, y):
+        joined = concat([x, y], 1)
+        return narrow(joined, 1, 1, 2), narrow(joined, 1, 3, 4), slice_(joined, (0, 0), (2, 3), (1, 2))
+
+    expected = """
+        %slice = slice(%x) start=[0,1] stop=[2,2] step=[1,1] : f32[2,1]
+        %slice_1 = slice(%y) start=[0,0] stop=[2,1] step=[1,1] : f32[2,1]
+        %slice_2 = slice(%x) start=[0,0] stop=[2,3] step=[1,2] : f32[2,2]
+        return y0 = %slice, y1 = %slice_1, y2 = %slice_2
+    """
+    check(function, expected, x=F, y="f32[2,2]")
+
+
+def test_concat_of_slices_in_another_order_stays():
+    graph = build(lambda x: concat(split(x, 3, 1)[::-1], 1), x=F)
+    assert text(run(Simplify(), graph)[0]) == text(graph)
+
+
+def test_reductions_of_single_elements():
+    def function(x, b):
+        return reduce_sum(x, 1), reduce_prod(x, 1), reduce_min(x, 2), reduce_sum(b, 1)
+
+    expected = """
+        %min = min(%x) axes=[2] keepdims=false : f32[2,1]
+        %sum_1 = sum(%b) axes=[1] keepdims=false : i64[2]
+        %sum = reshape(%x) shape=[2,3] : f32[2,3]
+        %prod = reshape(%x) shape=[2,3] : f32[2,3]
+        return y0 = %sum, y1 = %prod, y2 = %min, y3 = %sum_1
+    """
+    check(function, expected, x="f32[2,1,3]", b="bool[2,1]")
+
+
+def test_pools_that_do_something_stay():
+    for function in (lambda x: avg_pool(x, 1, divisor_override=2), lambda x: max_pool(x, 1, 2)):
+        graph = build(function, x="f32[1,2,4,4]")
+        assert text(run(Simplify(), graph)[0]) == text(graph)
+
+
+# --- padding before windows ------------------------------------------------------------------------------------------
+
+IMAGE, WEIGHT = "f32[1,2,5,5]", "f32[3,2,3,3]"
+
+
+def test_padding_goes_into_the_window():
+    def function(x, w):
+        padded = pad(x, ((0, 0), (0, 0), (1, 2), (0, 1)))
+        return conv(padded, w, padding=1), im2col(padded, 3)
+
+    expected = """
+        %conv = conv(%x, %w) stride=[1,1] padding=[[2,3],[1,2]] dilation=[1,1] groups=1 : f32[1,3,8,6]
+        %im2col = im2col(%x) kernel=[3,3] stride=[1,1] padding=[[1,2],[0,1]] dilation=[1,1] groups=1 : f32[1,24,18]
+        return y0 = %conv, y1 = %im2col
+    """
+    check(function, expected, x=IMAGE, w=WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("padding", "options", "window", "reason"),
+    [
+        (((0, 0), (0, 0), (1, 2), (0, 1)), {"value": 1.0}, 0, "conv pads with zeros, not with 1.0"),
+        (((0, 0), (0, 0), (1, 2), (0, 1)), {"mode": "edge"}, 0, "conv pads with zeros, not with edge"),
+        (((1, 0), (0, 0), (1, 2), (0, 1)), {}, 0, "padding [(1, 0), (0, 0)] of batch and channels stays"),
+        (((0, 0), (0, 0), (-1, 2), (0, 1)), {}, 1, "(-1, 2) crops elements, (1, 1) puts zeros in their place"),
+    ],
+)
+def test_other_padding_stays(padding, options, window, reason):
+    graph = build(lambda x, w: conv(pad(x, padding, **options), w, padding=window), x=IMAGE, w=WEIGHT)
+    after, notes = run(Simplify(), graph)
+    assert text(after) == text(graph) and [note.reason for note in notes] == [reason]
