@@ -23,6 +23,10 @@ class GraphValue(Value):
 
     __slots__ = ("builder", "id", "type")
 
+    builder: Builder
+    id: int
+    type: TensorType
+
     def __init__(self, builder: Builder, node: Node):
         self.builder = builder
         self.id = node.id

@@ -159,12 +159,14 @@ def emit(op: OpDef, attributes: Any, *operands: Value) -> Value:
     for operand in operands[1:]:
         if operand.builder.priority > chosen.priority:
             chosen = operand.builder
-    return chosen.emit(op, attributes, operands)
+    result: Value = chosen.emit(op, attributes, operands)
+    return result
 
 
 def constant_like(value: Value, number: Any, dtype: DType | None = None) -> Value:
     """A scalar constant of the value's element type (or ``dtype``), where the value is being built."""
-    return value.builder.constant(np.asarray(number, dtype=(dtype or value.type.dtype).numpy))
+    constant: Value = value.builder.constant(np.asarray(number, dtype=(dtype or value.type.dtype).numpy))
+    return constant
 
 
 def lift(value: Value | float | int | bool, like: Value) -> Value:

@@ -22,7 +22,7 @@ from irconv.tokens import Tokens
 from irconv.types import DTYPES, Layout, TensorType, tensor_type
 
 # A node costs about two kilobytes and an operand half of one: with these bounds no text needs more than a gigabyte.
-MAX_TEXT = 2**26
+MAX_TEXT = 2**25
 MAX_NODES = 2**18
 MAX_OPERANDS = 2**20
 MAX_ITEMS = 4096
@@ -172,7 +172,9 @@ class _Parser(Tokens):
                 path = self.label("an output")
                 self.expect("=")
             if path in self.graph.outputs:
-                self.fail(f"output {path!r} is returned twice", position=position)
+                self.fail(f"output {shown(path)} is returned twice", position=position)
+            if len(self.graph.outputs) >= MAX_NODES:
+                self.fail(f"the graph has more than {MAX_NODES} outputs", position=position)
             self.graph.set_output(path, self.known())
             if not self.accept(","):
                 break

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from irconv.concrete import ConcreteValue, as_array, current_tracer
 from irconv.errors import AttributeValueError, StateError
 from irconv.ops.random import random_bernoulli, random_bits, random_normal, random_uniform
 from irconv.places import user_location
 from irconv.state import Variable
-from irconv.tensor import ConcreteValue, Tensor, as_array, current_tracer
+from irconv.tensor import Tensor
 from irconv.types import F32
 
 EAGER_STREAM = 0xEA6E12

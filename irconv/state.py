@@ -53,6 +53,11 @@ class Variable:
         """Say that the array was written in place."""
         self.version += 1
 
+    @property
+    def stale(self) -> bool:
+        """Whether :meth:`refresh` would rebuild the array."""
+        return False
+
     def refresh(self) -> bool:
         """Rebuild what is derived from other variables if they have changed, and say so.  Nothing to do here."""
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NoReturn
 
 from irconv.errors import GraphError
 from irconv.graph import Graph, Node
@@ -26,7 +27,7 @@ def verify(graph: Graph) -> None:
     _bindings(graph)
 
 
-def _fail(node: Node, problem: str) -> None:
+def _fail(node: Node, problem: str) -> NoReturn:
     raise GraphError(f"%{node.name} {problem}", location=node.provenance.location)
 
 

@@ -124,12 +124,15 @@ class _Reverse:
     def _name_steps(self, operand: int, first: int) -> None:
         """Call what was emitted, from the node ``first`` on, for the adjoint of ``%v`` ``%d_v.op``."""
         stack = [self.adjoints[operand].id]
+        found = []
         while stack:
             step = self.graph[stack.pop()]
             if step.id >= first and step.id not in self.steps:
                 self.steps.add(step.id)
-                self.graph.rename(step.id, f"d_{self.graph[operand].name}.{step.op.name}")
+                found.append(step)
                 stack.extend(step.operands)
+        for step in sorted(found, key=lambda step: step.id):
+            self.graph.rename(step.id, f"d_{self.graph[operand].name}.{step.op.name}")
 
     def _accumulate(self, operand: int, part: Value) -> None:
         # a rule may leave the gradient of a broadcast operand in the result's shape

@@ -13,10 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import irconv.ops.elementwise as ops
 import irconv.text
+from irconv.builder import Builder
 from irconv.errors import IrconvError, ModelError, ParseError, StateError
 from irconv.graph import Composite, Graph, Provenance
 from irconv.op import OPS, Fusion, NoGradient, OpDef
+from irconv.ops.conv import conv
+from irconv.ops.pool import max_pool
+from irconv.ops.reduce import reduce_mean
+from irconv.passes.differentiate import differentiate
 from irconv.places import Location
 from irconv.state import Variable
 from irconv.text import large_constants, load, parse, print_graph, save
@@ -152,6 +158,25 @@ def test_random_graphs_round_trip(graph: Graph) -> None:
     assert [(back[s].name, back[v].name) for s, v in back.updates.items()] == [
         (graph[s].name, graph[v].name) for s, v in graph.updates.items()
     ]
+
+
+def test_a_network_with_its_gradients_round_trips() -> None:
+    graph = Graph("net")
+    builder = Builder(graph)
+    x = builder.input("x", tensor_type("f32", (2, 3, 9, 9)))
+    w = builder.wrap(graph.add_state("conv.weight", tensor_type("f32", (4, 3, 3, 3)), "param"))
+    with builder.at(Provenance(Location("net.py", 4), "conv"), "conv"):
+        y = conv(x, w, stride=2, padding="same")
+    with builder.at(Provenance(Location("net.py", 5), "pool"), "pool"):
+        y = max_pool(ops.relu(y), 2)
+    loss = reduce_mean(ops.square(y))
+    gradients = differentiate(graph, loss.id, [w.id, x.id])
+    for leaf, gradient in gradients.items():
+        graph.set_output(f"gradient of {graph[leaf].name}", gradient)
+    verify(graph)
+    text = str(roundtrip(graph))
+    assert "%d_conv = " in text
+    assert "# backward of %conv, net.py:4, in conv\n" in text
 
 
 def constant_graph(value: np.ndarray) -> Graph:

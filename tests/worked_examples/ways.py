@@ -122,3 +122,19 @@ def check_gradients(
 
 def _is_float(array: np.ndarray) -> bool:
     return array.dtype.kind == "f"
+
+
+# --- shapes ------------------------------------------------------------------------------------------------------------
+
+
+def check_shape(program: Program, shape: Sequence[int], expected: Sequence[int]) -> None:
+    """A float32 input of one shape gives an output of the other, each way."""
+    x = normal(*shape, dtype=np.float32)
+    for way in WAYS:
+        assert way(program, x).shape == tuple(expected), way.__name__
+
+
+def shape_of(program: Program, *shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape of the program's result as the type rules say it: nothing is computed."""
+    graph = irconv.trace(program, *(irconv.TensorSpec(tuple(s)) for s in shapes))
+    return graph[graph.outputs[""]].type.shape

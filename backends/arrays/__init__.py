@@ -1,0 +1,47 @@
+"""Array kernels for every op, written once over NumPy or CuPy.  Importing this package fills KERNELS and FUSED."""
+
+from irconv.backends.arrays import (
+    concat,
+    contract,
+    conv,
+    conv_transpose,
+    custom,
+    elementwise,
+    fused_conv,
+    fused_elementwise,
+    fused_pool,
+    index,
+    pad,
+    pool,
+    random,
+    reduce,
+    resize,
+    shape,
+)
+from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, ViewKernel
+
+__all__ = [
+    "FUSED",
+    "KERNELS",
+    "ArrayKernel",
+    "FusedRequest",
+    "Parallel",
+    "Request",
+    "ViewKernel",
+    "concat",
+    "contract",
+    "conv",
+    "conv_transpose",
+    "custom",
+    "elementwise",
+    "fused_conv",
+    "fused_elementwise",
+    "fused_pool",
+    "index",
+    "pad",
+    "pool",
+    "random",
+    "reduce",
+    "resize",
+    "shape",
+]

@@ -1,0 +1,104 @@
+"""Window matrices for blocks of samples, channels and rows: what the convolution kernels multiply.
+
+A *band* is a range of windows along the first spatial axis.  ``fill`` copies the windows of a band, tap by tap, into columns laid
+out [channels, taps, samples, *windows of the band], so that the block is a matrix [channels taps, samples windows].
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from irconv.backends.arrays.base import Array, spans
+from irconv.backends.arrays.taps import Slices, Tap, window_taps
+from irconv.ops.window import Ints, Pairs
+
+
+@dataclass(frozen=True)
+class Band:
+    """Windows ``start`` to ``stop`` along the first spatial axis.
+
+    counts: windows of the band along each axis.
+    taps:   which of them read inside the input, and where.
+    blanks: (tap, windows of the band) that read padding.
+    """
+
+    start: int
+    stop: int
+    counts: Ints
+    taps: tuple[Tap, ...]
+    blanks: tuple[tuple[int, Slices], ...]
+
+    @property
+    def area(self) -> int:
+        """How many windows the band has."""
+        return math.prod(self.counts)
+
+
+def bands(
+    size: Ints, counts: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, rows: int
+) -> tuple[Band, ...]:
+    """The windows of an input of spatial ``size`` in bands of at most ``rows``."""
+    found = []
+    for start, stop in spans(counts[0], rows):
+        shape = (stop - start, *counts[1:])
+        # the band's first window starts this much later
+        first = (padding[0][0] - start * stride[0], padding[0][1])
+        taps = window_taps(size, shape, kernel, stride, (first, *padding[1:]), dilation)
+        found.append(Band(start, stop, shape, tuple(taps), _blanks(taps, shape, math.prod(kernel))))
+    return tuple(found)
+
+
+def _blanks(taps: Sequence[Tap], counts: Ints, tap_count: int) -> tuple[tuple[int, Slices], ...]:
+    """What the taps leave out, as slabs that do not overlap."""
+    found: list[tuple[int, Slices]] = []
+    everything = tuple(slice(0, count) for count in counts)
+    present = {tap.index: tap for tap in taps}
+    for index in range(tap_count):
+        if index not in present:
+            found.append((index, everything))
+            continue
+        inside = present[index].windows
+        for axis, (part, count) in enumerate(zip(inside, counts, strict=True)):
+            for slab in (slice(0, part.start), slice(part.stop, count)):
+                if slab.start < slab.stop:
+                    found.append((index, (*inside[:axis], slab, *everything[axis + 1 :])))
+    return tuple(found)
+
+
+def fill(xp: Any, columns: Array, x: Array, band: Band) -> None:
+    """Copy the windows of a band of x [samples, channels, *size] into columns [channels, taps, samples, *counts]."""
+    source = x.swapaxes(0, 1)
+    for index, windows in band.blanks:
+        columns[(slice(None), index, slice(None), *windows)] = 0
+    for tap in band.taps:
+        xp.copyto(
+            columns[(slice(None), tap.index, slice(None), *tap.windows)], source[(slice(None), slice(None), *tap.positions)]
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a convolution's result: samples ``first`` to ``last``, and the windows of one band."""
+
+    first: int
+    last: int
+    band: Band
+
+    @property
+    def samples(self) -> int:
+        return self.last - self.first
+
+    @property
+    def columns(self) -> int:
+        """How many columns of the window matrix the piece takes."""
+        return self.samples * self.band.area
+
+
+def pieces(batch: int, all_bands: Sequence[Band], samples: int) -> tuple[Piece, ...]:
+    """Every band of every group of at most ``samples`` samples."""
+    groups = spans(batch, samples)
+    return tuple(Piece(first, last, band) for (first, last), band in itertools.product(groups, all_bands))

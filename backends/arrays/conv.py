@@ -1,0 +1,251 @@
+"""Convolution as matrix products: 1x1 straight into BLAS, everything else through a window matrix of cache size.
+
+The result is cut into pieces: a group of small samples, or a band of rows of one large sample.  Each piece copies its windows into
+a temporary that stays in a core's cache and is multiplied from there straight into the result; pieces run side by side.
+Measured on two AVX-512 cores (float32, one BLAS thread for each piece): the product runs at 115 GFLOP/s per core with 64 rows,
+150 with 128; copying the windows of a 3x3 kernel adds 10 to 25%.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
+from irconv.backends.arrays.columns import Piece, bands, fill, pieces
+from irconv.backends.arrays.depthwise import depthwise, is_depthwise
+from irconv.ops.window import Ints, Pairs
+from irconv.types import DType, TensorType
+
+COLUMN_BYTES = 1024 * 1024
+"""A window matrix of this size and the piece of the result it makes stay in a core's second-level cache."""
+
+GPU_COLUMN_BYTES = 256 * 1024 * 1024
+"""On a GPU large products are best; this bounds the memory they take."""
+
+FEW_COLUMNS = 128
+"""Threads share the rows of the weight when there would be fewer columns of windows for each."""
+
+Task = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution: x [batch, channels, *size] and w [out_channels, channels / groups, *kernel] to [batch, out_channels, *counts].
+
+    Positions outside 0..size-1 read as zero; ``padding`` says how far before the input the first window starts.
+    """
+
+    batch: int
+    channels: int
+    size: Ints
+    out_channels: int
+    kernel: Ints
+    counts: Ints
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+
+    @property
+    def area(self) -> int:
+        """Windows of a sample."""
+        return math.prod(self.counts)
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.kernel)
+
+    @property
+    def depth(self) -> int:
+        """Products summed into one element: rows of a group's window matrix."""
+        return self.channels // self.groups * self.taps
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the window matrix of a sample is the sample itself."""
+        no_padding = all(before == 0 for before, _ in self.padding)
+        return self.taps == 1 and no_padding and self.counts == self.size and set(self.stride) == {1}
+
+
+def geometry(a: Any, x: TensorType, w: TensorType, result: TensorType) -> Geometry:
+    """The geometry of a conv with attributes ``a``."""
+    return Geometry(
+        x.shape[0], x.shape[1], x.shape[2:], w.shape[0], w.shape[2:], result.shape[2:], a.stride, a.padding, a.dilation, a.groups
+    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """A convolution in pieces that may run side by side.
+
+    regions: for each piece, what it writes of the result [batch, out_channels, *counts], as slices of all axes.
+    before:  ``before(x, w, scratch)`` runs first and returns the weight as the pieces want it.
+    piece:   ``piece(i, worker, out, x, weight, scratch)`` computes a region.
+    """
+
+    regions: tuple[tuple[slice, ...], ...]
+    before: Callable[[Array, Array, tuple[Array, ...]], Array]
+    piece: Callable[[int, int, Array, Array, Array, tuple[Array, ...]], None]
+
+
+def run_pieces(parallel: Parallel | None, task: Task, count: int) -> None:
+    """Run the tasks on the pool, or one after the other where there is none."""
+    if parallel is not None:
+        parallel.run(task, count)
+        return
+    for index in range(count):
+        task(index, 0)
+
+
+def flat_weight(xp: Any, w: Array, spare: Array) -> Array:
+    """The weight as it is if contiguous and of the type that is summed in, else copied into ``spare``."""
+    if w.flags.c_contiguous and w.dtype == spare.dtype:
+        return w
+    xp.copyto(spare, w)
+    return spare
+
+
+# --- planning --------------------------------------------------------------------------------------------------------------
+
+
+def plan_pieces(g: Geometry, itemsize: int, parallel: Parallel | None) -> tuple[Piece, ...]:
+    """Cut the result so that the window matrix of a piece stays in cache and every thread has some to do."""
+    threads = parallel.threads if parallel else 1
+    budget = COLUMN_BYTES if parallel else GPU_COLUMN_BYTES
+    row = math.prod(g.counts[1:])
+    fitting = max(1, budget // max(1, g.groups * g.depth * itemsize))  # columns that fit
+    share = max(1, -(-g.batch * g.area // threads))
+    if g.area <= fitting:
+        # evenly many samples for every thread, so that none waits for the other's last piece
+        rounds = -(-share // fitting)
+        samples = max(1, min(fitting // g.area, -(-g.batch // (threads * rounds))))
+        rows = g.counts[0]
+        if g.batch < threads:
+            rows = max(1, min(rows, share // row))
+    else:
+        samples, rows = 1, max(1, min(fitting, share) // row)
+    cut = bands(g.size, g.counts, g.kernel, g.stride, g.padding, g.dilation, rows)
+    return pieces(g.batch, cut, samples)
+
+
+def _few_columns(g: Geometry, parallel: Parallel | None) -> bool:
+    """Whether sharing out the columns would leave each thread too few to be fast."""
+    if parallel is None or parallel.threads == 1:
+        return False
+    return g.batch * g.area // parallel.threads < FEW_COLUMNS and g.out_channels // g.groups >= 32
+
+
+# --- window matrix and product ---------------------------------------------------------------------------------------------
+
+
+def product_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, scratch: Scratch) -> Work:
+    """The convolution through its window matrix."""
+    work = dtype.accumulator
+    plan = plan_pieces(g, work.bytes, parallel)
+    threads = parallel.threads if parallel else 1
+    widest = max((piece.columns for piece in plan), default=1)
+    weight_shape = (g.out_channels, g.channels // g.groups, *g.kernel)
+    spare = scratch.add(work, *weight_shape)
+    matrix = scratch.add(work, threads, g.channels * g.taps * widest)
+    gathered = work is not dtype or any(piece.samples > 1 for piece in plan)
+    product = scratch.add(work, threads, g.out_channels * widest) if gathered else -1
+    row = math.prod(g.counts[1:])
+    per_group = g.out_channels // g.groups
+    direct = g.is_pointwise and work is dtype
+    regions = tuple(
+        (slice(p.first, p.last), slice(None), slice(p.band.start, p.band.stop), *(slice(None) for _ in g.counts[1:]))
+        for p in plan
+    )
+
+    def before(x: Array, w: Array, buffers: tuple[Array, ...]) -> Array:
+        return flat_weight(xp, w, buffers[spare]).reshape(g.groups, per_group, g.depth)
+
+    def piece(i: int, worker: int, out: Array, x: Array, weight: Array, buffers: tuple[Array, ...]) -> None:
+        p = plan[i]
+        columns = slice(p.band.start * row, p.band.stop * row)
+        if direct and p.samples == 1 and x.flags.c_contiguous:
+            windows = x[p.first].reshape(g.groups, g.depth, g.area)[:, :, columns]
+        else:
+            block = buffers[matrix][worker, : g.channels * g.taps * p.columns]
+            shaped = block.reshape(g.channels, g.taps, p.samples, *p.band.counts)
+            fill(xp, shaped, x[p.first : p.last], p.band)
+            windows = block.reshape(g.groups, g.depth, p.columns)
+        if not gathered:
+            target = out[p.first].reshape(g.groups, per_group, g.area)[:, :, columns]
+            xp.matmul(weight, windows, out=target)
+            return
+        result = buffers[product][worker, : g.out_channels * p.columns]
+        xp.matmul(weight, windows, out=result.reshape(g.groups, per_group, p.columns))
+        shaped = result.reshape(g.out_channels, p.samples, *p.band.counts)
+        xp.copyto(out[regions[i]], shaped.swapaxes(0, 1), casting="same_kind")
+
+    return Work(regions, before, piece)
+
+
+def rows_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel, scratch: Scratch) -> Work:
+    """The convolution of few columns: the window matrix is made once, the threads share the rows of the weight."""
+    work = dtype.accumulator
+    (band,) = bands(g.size, g.counts, g.kernel, g.stride, g.padding, g.dilation, g.counts[0])
+    columns, per_group = g.batch * g.area, g.out_channels // g.groups
+    spare = scratch.add(work, g.out_channels, g.channels // g.groups, *g.kernel)
+    matrix = scratch.add(work, g.channels * g.taps * columns)
+    product = scratch.add(work, g.out_channels * columns)
+    plan = spans(per_group, -(-per_group // parallel.threads))
+    if g.groups > 1:
+        plan = [(0, per_group)]
+    everything = tuple(slice(None) for _ in g.counts)
+    regions = tuple((slice(None), slice(start, stop) if g.groups == 1 else slice(None), *everything) for start, stop in plan)
+    direct = g.is_pointwise and work is dtype and g.batch == 1
+
+    def before(x: Array, w: Array, buffers: tuple[Array, ...]) -> Array:
+        if not (direct and x.flags.c_contiguous):
+            shaped = buffers[matrix].reshape(g.channels, g.taps, g.batch, *g.counts)
+            fill(xp, shaped, x, band)
+        return flat_weight(xp, w, buffers[spare]).reshape(g.groups, per_group, g.depth)
+
+    def piece(i: int, worker: int, out: Array, x: Array, weight: Array, buffers: tuple[Array, ...]) -> None:
+        start, stop = plan[i]
+        block = x if direct and x.flags.c_contiguous else buffers[matrix]
+        windows = block.reshape(g.groups, g.depth, columns)
+        result = buffers[product].reshape(g.groups, per_group, columns)[:, start:stop]
+        if g.batch == 1 and work is dtype:
+            result = out.reshape(g.groups, per_group, columns)[:, start:stop]
+            xp.matmul(weight[:, start:stop], windows, out=result)
+            return
+        xp.matmul(weight[:, start:stop], windows, out=result)
+        shaped = result.reshape(-1, g.batch, *g.counts)
+        xp.copyto(out[regions[i]], shaped.swapaxes(0, 1), casting="same_kind")
+
+    return Work(regions, before, piece)
+
+
+def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, strict: bool, scratch: Scratch) -> Work:
+    """The convolution by the algorithm that suits its geometry."""
+    if is_depthwise(g.channels, g.out_channels, g.groups) and dtype.is_float:
+        regions, piece = depthwise(xp, g, dtype, parallel, scratch)
+        return Work(regions, lambda x, w, buffers: w, piece)
+    if parallel is not None and _few_columns(g, parallel):
+        return rows_work(xp, g, dtype, parallel, scratch)
+    return product_work(xp, g, dtype, parallel, scratch)
+
+
+@kernel("conv")
+def _conv(request: Request) -> ArrayKernel:
+    scratch = Scratch()
+    g = geometry(request.attributes, *request.operands, request.result)
+    work = conv_work(request.xp, g, request.result.dtype, request.parallel, request.strict, scratch)
+
+    def run(out: Array, x: Array, w: Array, *buffers: Array) -> None:
+        if not out.size:
+            return
+        weight = work.before(x, w, buffers)
+        run_pieces(
+            request.parallel,
+            lambda i, worker: work.piece(i, worker, out, x, weight, buffers),
+            len(work.regions),
+        )
+
+    return ArrayKernel(run, tuple(scratch.types))

@@ -1,0 +1,67 @@
+"""From kernels of a graph to array kernels: the part of a target that is the same for NumPy and CuPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, ViewKernel
+from irconv.errors import BackendError
+from irconv.graph import Graph
+from irconv.kernel import Kernel
+from irconv.strides import is_contiguous, value_strides
+
+
+class Lowering:
+    """Array kernels for the kernels of one graph at a time, each made once."""
+
+    def __init__(self, xp: Any, parallel: Parallel | None = None):
+        self.xp = xp
+        self.parallel = parallel
+        self._graph: Graph | None = None
+        self._version = -1
+        self._contiguous: frozenset[int] = frozenset()
+        self._made: dict[Kernel, ArrayKernel | ViewKernel] = {}
+
+    def lower(self, graph: Graph, kernel: Kernel) -> ArrayKernel | ViewKernel:
+        """The code of a kernel.  Raises BackendError for an op or kind that has none."""
+        if graph is not self._graph or graph.version != self._version:
+            self._graph, self._version, self._made = graph, graph.version, {}
+            strides = value_strides(graph)
+            self._contiguous = frozenset(i for i, (s, _) in strides.items() if is_contiguous(graph[i].type.shape, s))
+        made = self._made.get(kernel)
+        if made is None:
+            made = self._made[kernel] = self._make(graph, kernel)
+        return made
+
+    def _make(self, graph: Graph, kernel: Kernel) -> ArrayKernel | ViewKernel:
+        if len(kernel.nodes) > 1:
+            fused = FUSED.get(kernel.kind)
+            if fused is None:
+                raise BackendError(f"there is no array kernel of kind {kernel.kind!r} for @{kernel.name}")
+            return fused(FusedRequest(self.xp, graph, kernel, self._contiguous, self.parallel))
+        node = graph[kernel.nodes[0]]
+        factory = KERNELS.get(node.op.name)
+        if factory is None:
+            raise BackendError(f"there is no array kernel for {node.op.name}", location=node.provenance.location)
+        operands = tuple(operand.type for operand in graph.operands(node))
+        # a reshape that the partition calls a view can be one, whatever the strides of its operand
+        contiguous = kernel.is_view or not node.operands or node.operands[0] in self._contiguous
+        return factory(Request(self.xp, node.attributes, operands, node.type, contiguous, self.parallel))
+
+    def workspace(self, graph: Graph, kernel: Kernel) -> tuple[int, ...]:
+        """Bytes of each temporary (see :class:`irconv.target.Target`)."""
+        made = self.lower(graph, kernel)
+        return () if isinstance(made, ViewKernel) else tuple(type_.bytes for type_ in made.scratch)
+
+    def writes_in_place(self, graph: Graph, kernel: Kernel) -> tuple[tuple[int, int], ...]:
+        """(output id, input id) pairs that may share a buffer (see :class:`irconv.target.Target`)."""
+        made = self.lower(graph, kernel)
+        if isinstance(made, ViewKernel):
+            return ()
+        inputs = operand_ids(graph, kernel)
+        return tuple((kernel.outputs[output], inputs[slot]) for output, slot in made.in_place)
+
+
+def operand_ids(graph: Graph, kernel: Kernel) -> tuple[int, ...]:
+    """Arguments of the array kernel: the op's operands (one value may come twice), or a fused kernel's inputs."""
+    return kernel.inputs if len(kernel.nodes) > 1 else graph[kernel.nodes[0]].operands

@@ -1,0 +1,78 @@
+"""What a backend is: it declares a target and turns programs into executables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from irconv.graph import Graph
+from irconv.kernel import Kernel, MemoryPlan, Program
+from irconv.places import Location
+from irconv.target import Target
+from irconv.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRow:
+    """What one kernel took: best time of the repeats, bytes that cross its border, floating-point operations, user's line."""
+
+    name: str
+    kind: str
+    seconds: float
+    bytes: int
+    flops: int
+    location: Location | None
+
+
+@runtime_checkable
+class Executable(Protocol):
+    """A compiled graph.
+
+    graph:   what is executed.        stages: what each pass left on the way here.
+    kernels: in execution order.      memory: the plan, with peak bytes.
+    inputs, outputs: (name, type) pairs in order.
+    """
+
+    backend: str
+    program: Program
+
+    @property
+    def graph(self) -> Graph: ...
+
+    @property
+    def stages(self) -> tuple[Any, ...]: ...
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]: ...
+
+    @property
+    def memory(self) -> MemoryPlan: ...
+
+    @property
+    def inputs(self) -> tuple[tuple[str, TensorType], ...]: ...
+
+    @property
+    def outputs(self) -> tuple[tuple[str, TensorType], ...]: ...
+
+    def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
+        """Run on arrays given by position or name; ``out`` receives the results, else they are allocated."""
+        ...
+
+    def profile(self, *args: Any, repeat: int = 5, **named: Any) -> Sequence[ProfileRow]:
+        """Run ``repeat`` times and say what each kernel took; states are left as they were."""
+        ...
+
+
+class Backend(Protocol):
+    """A way to run kernels."""
+
+    name: str
+
+    def target(self) -> Target:
+        """What this backend can do.  Raises BackendError when it cannot be used here."""
+        ...
+
+    def build(self, program: Program) -> Executable:
+        """Turn a planned program into something that runs."""
+        ...

@@ -1,0 +1,33 @@
+"""The NumPy backend: always there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from irconv.backends.arrays import FUSED
+from irconv.backends.arrays.lower import Lowering
+from irconv.backends.numpy.executable import NumpyExecutable
+from irconv.backends.numpy.parallel import BLOCK_BYTES, pool
+from irconv.kernel import Program
+from irconv.target import Target
+
+
+class NumpyBackend:
+    """Runs kernels as NumPy calls on a process-wide thread pool."""
+
+    name = "numpy"
+
+    def target(self) -> Target:
+        """What the array kernels can do on a CPU."""
+        lowering = Lowering(np, pool())
+        return Target(
+            self.name,
+            kinds=frozenset(FUSED),
+            block_bytes=BLOCK_BYTES,
+            workspace=lowering.workspace,
+            writes_in_place=lowering.writes_in_place,
+        )
+
+    def build(self, program: Program) -> NumpyExecutable:
+        """Bind a program to NumPy arrays."""
+        return NumpyExecutable(program, Lowering(np, pool()))

@@ -1,0 +1,30 @@
+"""The command line: ``irconv show | run | opt | train | doctor``.
+
+MODEL is ``file.py:name`` (a module, a class or function that makes one, or a function of tensors) or ``file.ir``.
+Errors that a user can cause are printed without a traceback and end with status 1; a wrong command line ends with 2.
+"""
+
+from __future__ import annotations
+
+import click
+
+from irconv.cli.doctor import doctor
+from irconv.cli.group import Commands
+from irconv.cli.opt import opt
+from irconv.cli.run import run
+from irconv.cli.show import show
+from irconv.cli.train import train
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="irconv")
+@click.option("--traceback", is_flag=True, help="Show Python's traceback of an error.")
+def main(traceback: bool) -> None:
+    """A compiler for convolutional networks: see, change, run and train them.
+
+    MODEL is file.py:name or file.ir.
+    """
+
+
+for command in (show, run, opt, train, doctor):
+    main.add_command(command)

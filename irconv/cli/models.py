@@ -1,0 +1,205 @@
+"""What MODEL and ``--input`` stand for: finding the user's program, and what its inputs look like."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import numpy as np
+
+from irconv import text
+from irconv.errors import IrconvError, Location, ModelError
+from irconv.graph import Graph
+from irconv.nn.module import Module
+from irconv.places import raised_at
+from irconv.tracing import trace
+from irconv.types import TensorSpec, as_dtype
+
+KINDS = "MODEL is file.py:name or file.ir"
+
+
+def load_model(model: str) -> Graph | Callable[..., Any]:
+    """The graph of an ``.ir`` file, or the program that ``file.py:name`` names.
+
+    Raises ModelError for what cannot be found or read, with the line of the user's file where that is the reason.
+    """
+    file, colon, name = model.rpartition(":")
+    if not colon or os.path.exists(model):
+        file, name = model, ""
+    path = Path(file)
+    if path.suffix == ".onnx":
+        raise ModelError(f"{path}: ONNX files cannot be read by this version", hint=KINDS)
+    if path.suffix not in (".py", ".ir"):
+        raise ModelError(f"{model!r} is neither a Python file nor an IR file", hint=KINDS)
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}", hint=KINDS)
+    if path.suffix == ".ir":
+        return text.load(path)
+    module = import_file(path)
+    if not name:
+        raise ModelError(f"{path}: which name in it?", hint=f"give {path}:NAME with one of {_choices(module)}")
+    return _resolve(module, path, name)
+
+
+def import_file(path: Path) -> ModuleType:
+    """Run a Python file as a module, its folder on the import path as for a script."""
+    name = f"irconv_model_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and the like look their module up
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    with users_code(f"{path} cannot be imported", only=True):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _resolve(module: ModuleType, path: Path, name: str) -> Graph | Callable[..., Any]:
+    if not hasattr(module, name):
+        raise ModelError(f"{path} has no {name!r}", hint=f"it has {_choices(module)}")
+    found: Any = getattr(module, name)
+    if not isinstance(found, Module) and callable(found) and (inspect.isclass(found) or _takes_nothing(found)):
+        hint = "a class or function that makes a model is called without arguments"
+        with users_code(f"{path}: {name}() failed", hint, only=True):
+            found = found()
+    if isinstance(found, Graph) or callable(found):
+        return found  # type: ignore[no-any-return]  # what the user's file holds has no type
+    raise ModelError(
+        f"{path}: {name} is a {type(found).__name__}, not a model",
+        hint="name a module, a class or function that makes one, a function of tensors, or a graph",
+    )
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called without arguments: it then makes a model, as against being one."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _choices(module: ModuleType) -> str:
+    """The names in a user's file that could be models."""
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (isinstance(value, (Module, Graph)) or (callable(value) and getattr(value, "__module__", None) == module.__name__))
+    ]
+    return ", ".join(own) or "no model"
+
+
+@contextmanager
+def users_code(failed: str, hint: str | None = None, only: bool = False) -> Iterator[None]:
+    """Turn what the user's own code raises inside the block into a ModelError at their line.
+
+    Errors of irconv pass through with their own line.  Exceptions that no line of the user's led to are faults of irconv's
+    own and pass through too, unless ``only`` the user's code runs inside the block.
+    """
+    try:
+        yield
+    except IrconvError as error:
+        raise error.at(location=raised_at(error))
+    except (Exception, SystemExit) as error:
+        location = raised_at(error)
+        if location is None and not only:
+            raise
+        if isinstance(error, SyntaxError) and error.filename:
+            location = Location(error.filename, error.lineno or 1)
+        message = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise ModelError(f"{failed}: {type(error).__name__}: {message}", location=location, hint=hint) from error
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------------
+
+_SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>scalar|\d+(?:[x,]\d+)*)(?::(?P<dtype>\w+))?")
+
+
+@dataclass(frozen=True)
+class InputSpecs:
+    """What ``--input`` said: by position, and by parameter name."""
+
+    positional: tuple[Any, ...] = ()
+    named: dict[str, Any] | None = None
+
+    @property
+    def any(self) -> bool:
+        return bool(self.positional or self.named)
+
+
+def parse_spec(given: str) -> tuple[str | None, TensorSpec]:
+    """``[NAME=]1x3x224x224[:f32]`` (``scalar`` for no axes) as (name, spec).  A wrong one is a usage error."""
+    matched = _SPEC.fullmatch(given)
+    if matched is None:
+        raise click.BadParameter(f"{given!r} is not a shape; write [NAME=]1x3x224x224[:f32], or scalar[:i64]")
+    shape = () if matched["shape"] == "scalar" else tuple(int(n) for n in re.split("[x,]", matched["shape"]))
+    try:
+        spec = TensorSpec(shape, as_dtype(matched["dtype"] or "f32"))
+        spec.type  # noqa: B018  # checks the shape
+    except IrconvError as error:
+        raise click.BadParameter(f"{given!r}: {error.message}") from None
+    return matched["name"], spec
+
+
+def parse_specs(given: tuple[str, ...]) -> InputSpecs:
+    """All ``--input`` options."""
+    pairs = [parse_spec(each) for each in given]
+    return InputSpecs(tuple(s for name, s in pairs if name is None), {name: s for name, s in pairs if name is not None})
+
+
+def trace_model(model: str, inputs: InputSpecs, training: bool = False) -> Graph:
+    """The graph of MODEL for inputs of these types; the types of an ``.ir`` file stand in the file."""
+    source = load_model(model)
+    if isinstance(source, Graph):
+        if inputs.any:
+            raise click.UsageError(f"{model} is a graph whose inputs are fixed; leave --input out")
+        return source
+    with users_code(f"{model} cannot be traced"):
+        try:
+            return trace(source, *inputs.positional, training=training, **(inputs.named or {}))
+        except IrconvError as error:
+            raise error if inputs.any else error.at(hint="say what the inputs look like: --input 1x3x224x224[:f32]")
+
+
+def read_arrays(given: tuple[str, ...]) -> InputSpecs:
+    """The arrays of ``--input [NAME=]FILE``: ``.npy`` files by position or name, those of an ``.npz`` by their names."""
+    positional: list[np.ndarray] = []
+    named: dict[str, np.ndarray] = {}
+    for each in given:
+        name, _, file = each.rpartition("=") if not os.path.exists(each) else ("", "", each)
+        loaded = read_file(file)
+        if isinstance(loaded, dict):
+            named |= loaded
+        elif name:
+            named[name] = loaded
+        else:
+            positional.append(loaded)
+    return InputSpecs(tuple(positional), named)
+
+
+def read_file(file: str) -> np.ndarray | dict[str, np.ndarray]:
+    """The array of an ``.npy`` file, the arrays of an ``.npz`` by name; never a pickle.  Raises ModelError."""
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise ModelError(f"cannot read arrays from {file}: {error}", hint="give a .npy or .npz file, as numpy.save writes it") from None
+    except Exception as error:  # zipfile and zlib raise their own for damaged files
+        raise ModelError(f"{file} is damaged: {error}", hint="write it again with numpy.savez") from None

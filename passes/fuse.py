@@ -1,0 +1,148 @@
+"""Fusion: a partition of the graph into kernels.
+
+Legality first: merging two groups must leave the quotient graph without a cycle.  Then gain: the bytes that no longer cross
+between kernels.  Groups are found by pattern (see :mod:`irconv.passes.patterns`), then elementwise neighbours with the same
+result shape are merged along their edges, the most bytes first:
+
+- ``elementwise``: ops with one result shape; operands may broadcast; any number of results.
+- ``conv_epilogue``, ``conv_transpose_epilogue``, ``matmul_epilogue``: a contraction and the elementwise work on its result.
+- ``elementwise_reduce``: a reduction and the elementwise work that only it reads.
+- ``pool_indices``: max_pool with its argmax_pool;  ``mean_variance``: both moments of one value over the same axes.
+- ``conv_weight_gradient``: im2col and the product that reads it, so that the columns are never stored whole.
+
+Only kinds that the target names are formed.  For every edge that still crosses kernels the reason is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irconv.graph import Graph
+from irconv.kernel import Kernel, make_kernel
+from irconv.passes.patterns import PATTERNS, Uses, is_elementwise, leaves_forward
+from irconv.passes.quotient import Quotient
+from irconv.strides import value_strides
+from irconv.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Kernels in a topological order, and why the edges between them were not fused.
+
+    reasons: (producer id, user id) -> words, for edges between computed values.
+    """
+
+    kernels: tuple[Kernel, ...]
+    reasons: dict[tuple[int, int], str]
+
+
+def fuse(graph: Graph, target: Target) -> Partition:
+    """Partition the nodes of a graph (leaves excepted) into kernels for ``target``.  The graph is not changed."""
+    return _Fuser(graph, target).run()
+
+
+def single_nodes(graph: Graph) -> Partition:
+    """The partition in which every node is a kernel of its own."""
+    return fuse(graph, Target("none"))
+
+
+class _Fuser:
+    """One run of fusion."""
+
+    def __init__(self, graph: Graph, target: Target):
+        self.graph = graph
+        self.target = target
+        self.uses = Uses(graph)
+        computed = [i for i in self.uses.order if not graph[i].is_leaf]
+        self.quotient = Quotient(computed, {i: graph[i].operands for i in computed})
+        self.kinds: dict[int, str] = {}  # node -> kind of the pattern that took it
+        self.reasons: dict[tuple[int, int], str] = {}
+
+    def run(self) -> Partition:
+        for pattern in PATTERNS:
+            for group in pattern(self.uses):
+                if group.kind in self.target.kinds and not any(i in self.kinds for i in group.nodes):
+                    self._take(group.kind, group.nodes)
+        if "elementwise" in self.target.kinds:
+            self._merge_elementwise()
+        kernels = self._kernels()
+        return Partition(kernels, self._explain(kernels))
+
+    def _take(self, kind: str, nodes: tuple[int, ...]) -> None:
+        if len(nodes) > self.target.max_nodes:
+            return
+        first = nodes[0]
+        for other in nodes[1:]:
+            refused = self.quotient.merge(first, other)
+            if refused:
+                self.reasons[first, other] = refused
+                # what was merged so far falls apart again into single nodes: any part of an acyclic whole may
+                kind = ""
+                break
+        self.kinds.update(dict.fromkeys(nodes, kind))
+
+    def _merge_elementwise(self) -> None:
+        """Merge along edges between elementwise ops of the same shape, the most bytes first."""
+        graph, uses = self.graph, self.uses
+        edges = []
+        for user_id in uses.order:
+            user = graph[user_id]
+            if not is_elementwise(user) or user_id in self.kinds:
+                continue
+            for operand_id in dict.fromkeys(user.operands):
+                operand = graph[operand_id]
+                if is_elementwise(operand) and operand_id not in self.kinds and operand.type.shape == user.type.shape:
+                    alone = uses.only_reader(operand_id) is not None
+                    edges.append((-operand.type.bytes * (2 if alone else 1), uses.position[user_id], operand_id, user_id))
+        for _, _, operand_id, user_id in sorted(edges):
+            refused = self._try_elementwise(operand_id, user_id)
+            if refused:
+                self.reasons[operand_id, user_id] = refused
+
+    def _try_elementwise(self, operand_id: int, user_id: int) -> str | None:
+        first, second = self.quotient.find(operand_id), self.quotient.find(user_id)
+        if first == second:
+            return None
+        if leaves_forward(self.graph[operand_id], self.graph[user_id]):
+            return "it leads from the forward into the backward pass: merged, backward values would be kept for long"
+        count = len(self.quotient.members[first]) + len(self.quotient.members[second])
+        if count > self.target.max_nodes:
+            return f"together they hold {count} ops; {self.target.name} takes at most {self.target.max_nodes} in a kernel"
+        return self.quotient.merge(first, second)
+
+    def _kernels(self) -> tuple[Kernel, ...]:
+        views = {i for i, (_, is_view) in value_strides(self.graph).items() if is_view}
+        kernels = []
+        for members in self.quotient.groups():
+            nodes = sorted(members, key=self.uses.position.__getitem__)
+            kind = self.kinds.get(nodes[0], "elementwise")
+            if len(nodes) > 1 and kind:
+                kernels.append(make_kernel(self.graph, nodes, kind))
+            else:
+                kernels += [make_kernel(self.graph, [i], is_view=i in views) for i in nodes]
+        return tuple(kernels)
+
+    def _explain(self, kernels: tuple[Kernel, ...]) -> dict[tuple[int, int], str]:
+        home = {i: kernel for kernel in kernels for i in kernel.nodes}
+        reasons = {}
+        for user in (i for kernel in kernels for i in kernel.nodes):
+            for operand in dict.fromkeys(self.graph[user].operands):
+                if operand in home and home[operand] is not home[user]:
+                    known = self.reasons.get((operand, user))
+                    reasons[operand, user] = known or self._why(operand, user, home[operand], home[user])
+        return reasons
+
+    def _why(self, operand_id: int, user_id: int, before: Kernel, after: Kernel) -> str:
+        """Why an edge that no rule tried to merge was left."""
+        operand, user = self.graph[operand_id], self.graph[user_id]
+        if before.is_view or after.is_view:
+            return "a view has no code of its own: the buffer is shared, nothing is written"
+        if not is_elementwise(user):
+            return f"no rule takes what {user.op.name} ({user.op.fusion.value}) reads into its kernel"
+        if operand.type.shape != user.type.shape:
+            return f"their shapes differ: {list(operand.type.shape)} and {list(user.type.shape)}"
+        if operand_id in self.uses.kept or len(self.uses.readers[operand_id]) > 1:
+            return f"%{operand.name} is also read elsewhere, so it has to be stored"
+        if not is_elementwise(operand):
+            return f"{self.target.name} has no kernel that goes on after {operand.op.name}"
+        return f"they already belong to different kernels, of kinds {before.kind} and {after.kind}"

@@ -1,0 +1,197 @@
+"""The groups of nodes that fusion looks for by their pattern, before it merges what is left edge by edge.
+
+Every group here has a single exit, or reads nothing but what its first node reads, so that it can never lie on a cycle.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from irconv.graph import Graph, Node
+from irconv.kernel import signature_values
+from irconv.op import Fusion
+
+CONTRACTIONS = ("conv", "conv_transpose", "matmul")
+REDUCTIONS = ("sum", "mean", "max", "min", "prod")
+REGION_NODES = 24
+"""The most ops in an epilogue or in the elementwise work ahead of a reduction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Nodes (in topological order) that a kernel of ``kind`` could run."""
+
+    kind: str
+    nodes: tuple[int, ...]
+
+
+class Uses:
+    """Who reads what in a graph that no longer changes."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.order = graph.order()
+        self.position = {node: i for i, node in enumerate(self.order)}
+        self.kept = signature_values(graph)
+        self.new_states = set(graph.updates.values())
+        self.readers: dict[int, tuple[int, ...]] = dict.fromkeys(self.order, ())
+        for node in self.order:
+            for operand in dict.fromkeys(graph[node].operands):
+                self.readers[operand] += (node,)
+
+    def only_reader(self, node_id: int) -> Node | None:
+        """The single node that reads a value which nobody outside sees."""
+        readers = self.readers[node_id]
+        return self.graph[readers[0]] if len(readers) == 1 and node_id not in self.kept else None
+
+
+def is_elementwise(node: Node) -> bool:
+    return node.op.fusion is Fusion.ELEMENTWISE
+
+
+def leaves_forward(producer: Node, user: Node) -> bool:
+    """Whether an edge leads from the forward pass into the backward one.
+
+    Merging along it would compute backward values early and keep them for long.
+    """
+    return producer.provenance.origin is None and user.provenance.origin is not None
+
+
+# --- pooling with its indices, mean with variance ------------------------------------------------------------------------
+
+
+def pool_indices(uses: Uses) -> Iterator[Group]:
+    """max_pool and argmax_pool (min_pool and argmin_pool) of one operand with the same attributes."""
+    graph = uses.graph
+    for node_id in uses.order:
+        node = graph[node_id]
+        if node.op.name not in ("max_pool", "min_pool"):
+            continue
+        for other in uses.readers[node.operands[0]]:
+            if graph[other].op.name == f"arg{node.op.name}" and graph[other].attributes == node.attributes:
+                yield Group("pool_indices", (node_id, other))
+
+
+def mean_variance(uses: Uses) -> Iterator[Group]:
+    """mean(square(x - m)) with m = mean(x) over the same axes, its axes kept."""
+    graph = uses.graph
+    for node_id in uses.order:
+        variance = graph[node_id]
+        if variance.op.name != "mean":
+            continue
+        squared = graph[variance.operands[0]]
+        if squared.op.name != "square":
+            continue
+        centred = graph[squared.operands[0]]
+        if centred.op.name != "subtract":
+            continue
+        x, mean = graph.operands(centred)
+        same_axes = mean.op.name == "mean" and mean.attributes.axes == variance.attributes.axes
+        # the squares are not kept, so nobody else may read them
+        if same_axes and mean.operands == (x.id,) and uses.only_reader(squared.id) is not None:
+            yield Group("mean_variance", (mean.id, centred.id, squared.id, variance.id))
+
+
+# --- weight gradients ------------------------------------------------------------------------------------------------------
+
+
+def conv_weight_gradients(uses: Uses) -> Iterator[Group]:
+    """matmul(d by group, im2col(x)), with the views that arrange d and the result."""
+    graph = uses.graph
+    for node_id in uses.order:
+        product = graph[node_id]
+        if product.op.name != "matmul" or graph[product.operands[1]].op.name != "im2col":
+            continue
+        columns = graph[product.operands[1]]
+        if uses.only_reader(columns.id) is None:
+            continue
+        nodes = {product.id, columns.id, *_views_before(uses, product.operands[0])}
+        after = uses.only_reader(product.id)
+        if after is not None and after.op.name == "reshape":
+            nodes.add(after.id)
+        yield Group("conv_weight_gradient", tuple(sorted(nodes, key=uses.position.__getitem__)))
+
+
+def _views_before(uses: Uses, value: int) -> list[int]:
+    """The chain of reshapes and transposes that ends in ``value``, as far as nobody else reads it."""
+    chain = []
+    while uses.graph[value].op.name in ("reshape", "transpose") and uses.only_reader(value) is not None:
+        chain.append(value)
+        value = uses.graph[value].operands[0]
+    return chain
+
+
+# --- elementwise work around a contraction or reduction ----------------------------------------------------------------
+
+
+def epilogues(uses: Uses) -> Iterator[Group]:
+    """A contraction and the elementwise work on its result (bias, scale, activation, residual) up to a single value."""
+    for node_id in uses.order:
+        node = uses.graph[node_id]
+        if node.op.name in CONTRACTIONS and node_id not in uses.kept:
+            found = _single_exit(uses, node)
+            if found:
+                yield Group("matmul_epilogue" if node.op.name == "matmul" else f"{node.op.name}_epilogue", (node_id, *found))
+
+
+def _single_exit(uses: Uses, start: Node) -> list[int]:
+    """The longest run of elementwise readers of ``start``, in topological order, that leaves through its last value only."""
+    region: list[int] = []
+    accepted = 0
+    unread = {start.id: len(uses.readers[start.id])}  # values of the region with readers outside, and how many
+    waiting = [uses.position[i] for i in uses.readers[start.id]]
+    heapq.heapify(waiting)
+    while waiting and len(region) < REGION_NODES:
+        position = heapq.heappop(waiting)
+        node = uses.graph[uses.order[position]]
+        while waiting and waiting[0] == position:
+            heapq.heappop(waiting)
+        if not is_elementwise(node) or node.type.shape != start.type.shape or leaves_forward(start, node):
+            break
+        if node.id in uses.new_states:  # by itself it can be written over the old state, in a contraction it cannot
+            break
+        region.append(node.id)
+        for operand in dict.fromkeys(node.operands):
+            if operand in unread:
+                unread[operand] -= 1
+                if unread[operand] == 0 and operand not in uses.kept:
+                    del unread[operand]
+        unread[node.id] = len(uses.readers[node.id])
+        if list(unread) == [node.id]:
+            accepted = len(region)
+        if node.id in uses.kept:
+            break
+        for reader in uses.readers[node.id]:
+            heapq.heappush(waiting, uses.position[reader])
+    return region[:accepted]
+
+
+def reduced_elementwise(uses: Uses) -> Iterator[Group]:
+    """A reduction and the elementwise work that only it reads."""
+    graph = uses.graph
+    for node_id in uses.order:
+        node = graph[node_id]
+        if node.op.name not in REDUCTIONS:
+            continue
+        shape = graph[node.operands[0]].type.shape
+        region = {node_id}
+        waiting = [-uses.position[node.operands[0]]]
+        while waiting and len(region) < REGION_NODES:
+            candidate = graph[uses.order[-heapq.heappop(waiting)]]
+            if candidate.id in region or candidate.id in uses.kept:
+                continue
+            if not is_elementwise(candidate) or candidate.type.shape != shape:
+                continue
+            if any(reader not in region for reader in uses.readers[candidate.id]) or leaves_forward(candidate, node):
+                continue
+            region.add(candidate.id)
+            for operand in candidate.operands:
+                heapq.heappush(waiting, -uses.position[operand])
+        if len(region) > 1:
+            yield Group("elementwise_reduce", tuple(sorted(region, key=uses.position.__getitem__)))
+
+
+PATTERNS = (pool_indices, mean_variance, conv_weight_gradients, epilogues, reduced_elementwise)
+"""In order of precedence: a node belongs to the first group that takes it."""

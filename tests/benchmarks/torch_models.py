@@ -1,0 +1,175 @@
+"""The example networks in PyTorch, with the parameter names and shapes of ``examples/models``, so that state dicts fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+# --- LeNet --------------------------------------------------------------------------------------------------------------
+
+
+class LeNet(nn.Module):
+    def __init__(self, classes: int = 10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.pool = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(400, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.conv1(x).relu())
+        x = self.pool(self.conv2(x).relu())
+        x = x.flatten(1)
+        x = self.fc1(x).relu()
+        x = self.fc2(x).relu()
+        return self.fc3(x)
+
+
+# --- ResNet -------------------------------------------------------------------------------------------------------------
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1):
+        super().__init__()
+        self.conv1 = conv_bn(inputs, width, 3, stride)
+        self.conv2 = conv_bn(width, width, 3)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Identity() if stride == 1 and inputs == width else conv_bn(inputs, width, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.conv1(x))
+        y = self.conv2(y)
+        return self.relu(y + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    def __init__(self, counts: tuple[int, ...], classes: int = 1000, width: int = 64):
+        super().__init__()
+        self.stem = nn.Sequential(conv_bn(3, width, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
+        channels = width
+        stages = []
+        for number, count in enumerate(counts):
+            blocks = []
+            for position in range(count):
+                stride = 2 if number > 0 and position == 0 else 1
+                blocks.append(BasicBlock(channels, width * 2**number, stride))
+                channels = width * 2**number
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stages(self.stem(x))
+        return self.head(self.pool(y).flatten(1))
+
+
+# --- MobileNet-V2 ---------------------------------------------------------------------------------------------------------
+
+# expansion, channels, blocks, stride of the first
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def conv_bn_relu6(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int):
+        super().__init__()
+        hidden = inputs * expansion
+        layers: list[nn.Module] = []
+        if expansion != 1:
+            layers.append(conv_bn_relu6(inputs, hidden, 1))
+        layers.append(conv_bn_relu6(hidden, hidden, 3, stride, groups=hidden))
+        layers += [nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
+        self.layers = nn.Sequential(*layers)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x)
+        return x + y if self.adds else y
+
+
+class MobileNetV2(nn.Module):
+    def __init__(self, classes: int = 1000):
+        super().__init__()
+        channels = 32
+        blocks: list[nn.Module] = [conv_bn_relu6(3, channels, 3, stride=2)]
+        for expansion, outputs, count, first_stride in STAGES:
+            for position in range(count):
+                blocks.append(InvertedResidual(channels, outputs, first_stride if position == 0 else 1, expansion))
+                channels = outputs
+        blocks.append(conv_bn_relu6(channels, 1280, 1))
+        self.features = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.features(x)).flatten(1))
+
+
+# --- U-Net --------------------------------------------------------------------------------------------------------------
+
+
+class Double(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class Up(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.grow = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+        self.double = Double(2 * outputs, outputs)
+
+    def forward(self, x: Tensor, skipped: Tensor) -> Tensor:
+        return self.double(torch.cat([skipped, self.grow(x)], dim=1))
+
+
+class UNet(nn.Module):
+    def __init__(self, channels: int = 3, classes: int = 2, base: int = 32, depth: int = 4):
+        super().__init__()
+        widths = [base * 2**level for level in range(depth + 1)]
+        self.first = Double(channels, widths[0])
+        self.down = nn.ModuleList([Double(widths[i], widths[i + 1]) for i in range(depth)])
+        self.up = nn.ModuleList([Up(widths[i + 1], widths[i]) for i in reversed(range(depth))])
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Conv2d(widths[0], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skipped = [self.first(x)]
+        for level in self.down:
+            skipped.append(level(self.pool(skipped[-1])))
+        y = skipped.pop()
+        for level in self.up:
+            y = level(y, skipped.pop())
+        return self.head(y)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "lenet": LeNet,
+    "resnet18": lambda: ResNet((2, 2, 2, 2)),
+    "resnet34": lambda: ResNet((3, 4, 6, 3)),
+    "mobilenet_v2": MobileNetV2,
+    "unet": UNet,
+}
