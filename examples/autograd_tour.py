@@ -1,6 +1,6 @@
 """Gradients, from one recorded expression to second derivatives of a convolution network.
 
-    python examples/autograd_tour.py
+Run it: python examples/autograd_tour.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws the classic figures of convolution arithmetic: which cells of the input make which cell of the output.
 
-    python examples/convolution_arithmetic.py [--output FOLDER]
+Run it: python examples/convolution_arithmetic.py [--output FOLDER]
 
 As text, and with matplotlib also as pictures.  The sizes are irconv's own, read off the traced graph.
 """
@@ -125,17 +125,17 @@ def caption(figure: Figure) -> str:
 def picture(figure: Figure, folder: Path) -> Path | None:
     """The figure as a PNG; None without matplotlib."""
     try:
-        import matplotlib  # noqa: PLC0415  # an extra
+        import matplotlib as mpl  # noqa: PLC0415  # an extra
     except ImportError:
         return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415  # after the backend is chosen
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415  # after the backend is chosen
 
     shades = {PADDING: 0.0, CELL: 0.35, ZERO: 0.6, WINDOW: 1.0}
     side = output_size(figure)
     result = np.full((side, side), shades[CELL])
     result[0, 0] = shades[WINDOW]
-    drawing, (left, right) = pyplot.subplots(1, 2, figsize=(6, 3))
+    drawing, (left, right) = plt.subplots(1, 2, figsize=(6, 3))
     for axes, grid in ((left, np.vectorize(shades.get)(cells(figure, 0, 0))), (right, result)):
         axes.pcolormesh(grid[::-1], cmap="Blues", vmin=0, vmax=1.2, edgecolors="grey", linewidth=0.5)
         axes.set_aspect("equal")
@@ -143,7 +143,7 @@ def picture(figure: Figure, folder: Path) -> Path | None:
     drawing.suptitle(caption(figure), fontsize=8)
     path = folder / f"{figure.name.replace(', ', '_').replace(': ', '_').replace(' ', '_')}.png"
     drawing.savefig(path, dpi=120)
-    pyplot.close(drawing)
+    plt.close(drawing)
     return path
 
 

@@ -1,6 +1,6 @@
 """Finding edges with a kernel of two weights, then learning that kernel from what it did.
 
-    python examples/edge_detector.py
+Run it: python examples/edge_detector.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trains LeNet on real handwritten digits, and shows the result.
 
-    python examples/lenet.py [--seeds 3]
+Run it: python examples/lenet.py [--seeds 3]
 
 The 5000 digits of ``mnist.py`` are split 4000 / 1000 with a fixed seed; training images are shifted by up to two pixels.
 Into the output folder go the loss curve and some predictions as pictures (with matplotlib), the weights, and the IR.
@@ -110,13 +110,13 @@ def save_and_reload(result: Result, held_out: mnist.Digits, folder: Path) -> Pat
 def draw(result: Result, held_out: mnist.Digits, folder: Path) -> list[Path]:
     """Pictures of the loss curve and of some predictions, the wrong ones first; none without matplotlib."""
     try:
-        import matplotlib  # noqa: PLC0415  # an extra
+        import matplotlib as mpl  # noqa: PLC0415  # an extra
     except ImportError:
         return []
-    matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415  # after the backend is chosen
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415  # after the backend is chosen
 
-    curve, axes = pyplot.subplots(figsize=(7, 4))
+    curve, axes = plt.subplots(figsize=(7, 4))
     window = max(1, len(result.losses) // 100)
     smooth = np.convolve(result.losses, np.ones(window) / window, "valid")
     axes.semilogy(result.losses, alpha=0.25, label="each step")
@@ -125,22 +125,23 @@ def draw(result: Result, held_out: mnist.Digits, folder: Path) -> list[Path]:
     axes.legend()
     curve.tight_layout()
     curve.savefig(folder / "loss.png", dpi=120)
-    pyplot.close(curve)
+    plt.close(curve)
 
     answers = predict(result.model, held_out)
     wrong_first = np.argsort(answers == held_out.labels, kind="stable")
     wrong = wrong_first[: min(12, int((answers != held_out.labels).sum()))]
     others = wrong_first[:: max(1, len(wrong_first) // 36)][: 36 - len(wrong)]
-    sheet, cells = pyplot.subplots(4, 9, figsize=(9, 4.6))
+    sheet, cells = plt.subplots(4, 9, figsize=(9, 4.6))
     for cell in cells.flat:
         cell.set_axis_off()
     for cell, i in zip(cells.flat, [*wrong, *others], strict=False):
         is_right = answers[i] == held_out.labels[i]
         cell.imshow(held_out.images[i, 0], cmap="gray_r")
-        cell.set_title(f"{answers[i]}" if is_right else f"{answers[i]}, is {held_out.labels[i]}", fontsize=9, color="green" if is_right else "red")
+        title = f"{answers[i]}" if is_right else f"{answers[i]}, is {held_out.labels[i]}"
+        cell.set_title(title, fontsize=9, color="green" if is_right else "red")
     sheet.tight_layout()
     sheet.savefig(folder / "predictions.png", dpi=120)
-    pyplot.close(sheet)
+    plt.close(sheet)
     return [folder / "loss.png", folder / "predictions.png"]
 
 
@@ -156,7 +157,7 @@ def write_ir(model: LeNet, folder: Path) -> Path:
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many runs, with seeds 0, 1, ...")
 @click.option("--epochs", default=Recipe.epochs, show_default=True, type=click.IntRange(1))
 @click.option("--limit", type=click.IntRange(100, 5000), help="Use so many digits only (for a quick look).")
-@click.option("--output", default="lenet_output", show_default=True, type=click.Path(path_type=Path), help="Folder for what is made.")
+@click.option("--output", default="lenet_output", show_default=True, type=click.Path(path_type=Path), help="Folder to write to.")
 def main(seeds: int, epochs: int, limit: int | None, output: Path) -> None:
     """Train LeNet on handwritten digits."""
     try:

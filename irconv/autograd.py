@@ -116,7 +116,7 @@ def differentiate(graph: Graph, wrt: Sequence[str] | None = None, output: str | 
     wrt: names of inputs or states; by default all parameters that are trained, or without any all floating-point inputs.
     output: path of the output to differentiate (the only one by default).  If it is not a scalar, the gradient to start
     from becomes an input ``d_<output>``.
-    The gradient of ``x`` is an output ``d_x`` beside the graph's own outputs.
+    The gradient of ``x`` is an output ``d_x`` beside the graph's own outputs (``d_x_1`` if there is one of that name).
     """
     joint = graph.copy()
     joint.name = f"{graph.name}_joint"
@@ -129,8 +129,14 @@ def differentiate(graph: Graph, wrt: Sequence[str] | None = None, output: str | 
         seed = joint.add_input(f"d_{target.name}", target.type).id
     found = append_gradients(joint, target.id, [leaf.id for leaf in leaves], seed)
     for leaf in leaves:
-        joint.set_output(f"d_{leaf.name}", found[leaf.id])
+        joint.set_output(_free_path(joint, f"d_{leaf.name}"), found[leaf.id])
     return joint
+
+
+def _free_path(graph: Graph, path: str) -> str:
+    """``path``, or with the first free suffix if an output has that name (the gradient of a gradient by the same leaf)."""
+    candidates = (path, *(f"{path}_{i}" for i in range(1, len(graph.outputs) + 1)))
+    return next(candidate for candidate in candidates if candidate not in graph.outputs)
 
 
 def _chosen_output(graph: Graph, output: str | None) -> int:

@@ -83,14 +83,3 @@ def _stored_names(code: CodeType) -> dict[int, str]:
 def stored_name(frame: FrameType) -> str | None:
     """The variable that will hold the result of what the frame is computing; None if it goes elsewhere."""
     return _stored_names(frame.f_code).get(frame.f_lasti)
-
-
-def raised_at(error: BaseException) -> Location | None:
-    """The user's innermost line among those an error has passed through so far; None if it passed through none."""
-    found = None
-    step = error.__traceback__
-    while step is not None:
-        if not is_library(step.tb_frame.f_code):
-            found = Location(_shown(step.tb_frame.f_code.co_filename, os.getcwd()), step.tb_lineno)
-        step = step.tb_next
-    return found

@@ -16,7 +16,6 @@ import numpy as np
 from irconv.concrete import ConcreteValue, as_array, current_tracer
 from irconv.errors import AttributeValueError, StateError
 from irconv.ops.random import random_bernoulli, random_bits, random_normal, random_uniform
-from irconv.places import user_location
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import F32
@@ -53,7 +52,7 @@ class Generator:
         """Go back to a state that was saved.  StateError if something of it is missing or does not fit."""
         missing = [name for name in _STATES if name not in state]
         if missing:
-            raise StateError(f"the state of a random generator lacks {', '.join(missing)}", location=user_location())
+            raise StateError(f"the state of a random generator lacks {', '.join(missing)}")
         for name in _STATES:
             getattr(self, name).value.variable.assign(as_array(state[name]))
 
@@ -99,7 +98,7 @@ class Generator:
     def bernoulli(self, shape: Any, probability: float) -> Tensor:
         """True with the given probability, bool[shape]."""
         if not 0 <= probability <= 1:
-            raise AttributeValueError(f"{probability} is not a probability", location=user_location(), hint="give a number from 0 to 1")
+            raise AttributeValueError(f"{probability} is not a probability", hint="give a number from 0 to 1")
         return _tensor(random_bernoulli(self.bits(shape), float(probability)))
 
 
@@ -110,7 +109,7 @@ def _state(array: np.ndarray) -> Tensor:
 
 def _key(seed: int) -> np.ndarray:
     if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
-        raise AttributeValueError(f"seed {seed!r} is not an integer from 0 to 2^64 - 1", location=user_location())
+        raise AttributeValueError(f"seed {seed!r} is not an integer from 0 to 2^64 - 1")
     return np.array([int(seed) & 0xFFFFFFFF, int(seed) >> 32], np.uint32)
 
 

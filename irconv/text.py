@@ -6,6 +6,7 @@ constants: :func:`save` writes them to a ``.safetensors`` file beside it, and :f
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import uuid
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from irconv.errors import ModelError
 from irconv.graph import PRINTERS, Graph, Node
@@ -140,7 +139,7 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
 
     Each file is written whole under another name and then moved into place.  Raises ModelError if that is not possible.
     """
-    target = Path(path)
+    target, library = Path(path), _safetensors()
     arrays = {_CONSTANT + digest: value for digest, value in large_constants(graph).items()}
     first_name: dict[int, str] = {}
     shared: dict[str, str] = {}
@@ -153,11 +152,11 @@ def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     text = print_graph(graph).encode()
     try:
         if arrays:
-            _write(_beside(target), lambda temporary: save_file(arrays, temporary, {_SHARED: json.dumps(shared)}))
+            _write(_beside(target), lambda temporary: library.numpy.save_file(arrays, temporary, {_SHARED: json.dumps(shared)}))
         else:
             _beside(target).unlink(missing_ok=True)
         _write(target, lambda temporary: temporary.write_bytes(text))
-    except (OSError, SafetensorError) as error:
+    except (OSError, library.SafetensorError) as error:
         raise ModelError(f"cannot write {target}: {error}", hint="check that the folder exists and can be written") from error
 
 
@@ -166,17 +165,23 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
     Raises ModelError if a file cannot be read, ParseError if the text is not a graph, StateError if an array does not fit.
     """
-    source = Path(path)
+    source, library = Path(path), _safetensors()
     try:
         if source.stat().st_size > MAX_TEXT:
             raise ModelError(f"{source} is larger than {MAX_TEXT} bytes, too large for IR text")
         text = source.read_bytes().decode()
         constants, state = _read_arrays(_beside(source))
-    except (OSError, SafetensorError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, library.SafetensorError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"cannot read {source}: {error}", hint="is it a file that irconv wrote?") from error
     return parse(text, constants, state, source=str(path))
+
+
+def _safetensors() -> Any:
+    """The library, imported where files are read or written: ``import irconv`` does without it."""
+    importlib.import_module("safetensors.numpy")
+    return importlib.import_module("safetensors")
 
 
 def _host(array: Any) -> np.ndarray:
@@ -204,7 +209,7 @@ def _read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Variable]
     state: dict[str, Variable] = {}
     if not path.exists():
         return constants, state
-    with safe_open(path, framework="numpy") as file:
+    with _safetensors().safe_open(path, framework="numpy") as file:
         for key in file.keys():  # noqa: SIM118 -- not a mapping
             if key.startswith(_CONSTANT):
                 array = constants[key.removeprefix(_CONSTANT)] = file.get_tensor(key)

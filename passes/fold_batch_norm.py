@@ -1,5 +1,4 @@
-"""Batch-norm folding, for inference: what scales and shifts the channels of a convolution goes into its weight and
-bias.
+"""Batch-norm folding, for inference: what scales and shifts the channels of a convolution goes into its parameters.
 
 With running statistics, batch norm is affine in each channel, and so is the bias before it:
 
@@ -55,8 +54,10 @@ class FoldBatchNorm(Pass):
         keep = graph.wanted()
         changed = False
         for node_id in graph.order():
-            node = graph[node_id] if node_id in graph else None
-            if node is None or node.op.name not in CHANNEL_AXIS or not node.type.dtype.is_float:
+            if node_id not in graph:
+                continue  # part of what was folded before
+            node = graph[node_id]
+            if node.op.name not in CHANNEL_AXIS or not node.type.dtype.is_float:
                 continue
             chain = _affine_chain(graph, node, fixed, keep)
             if chain.scales:
@@ -201,9 +202,10 @@ def _fold(graph: Graph, chain: _Chain) -> int:
     result = graph.add(root.op, root.attributes, operands, name=root.name, provenance=root.provenance).id
     if "bias" in recipe.outputs:
         bias = _derived_state(graph, bias_name, Recipe(recipe, "bias"), sources)
-        axis = CHANNEL_AXIS[root.op.name] % root.type.rank
-        with builder.at(last.provenance, f"{bias.name}.reshape"):
-            row = reshape(builder.wrap(bias), (-1, *(1 for _ in range(axis + 1, root.type.rank))))
+        row: Value = builder.wrap(bias)
+        if root.op.name != "matmul":  # whose channels are the last axis
+            with builder.at(last.provenance, f"{bias.name}.reshape"):
+                row = reshape(row, (1, -1, *(1 for _ in range(2, root.type.rank))))
         with builder.at(last.provenance, last.name):
             result = builder.adopt(add(builder.value(result), row)).id
     else:

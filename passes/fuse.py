@@ -61,7 +61,7 @@ class _Fuser:
     def run(self) -> Partition:
         for pattern in PATTERNS:
             for group in pattern(self.uses):
-                if group.kind in self.target.kinds and not any(i in self.kinds for i in group.nodes):
+                if group.kind in self.target.kinds and self.uses.taken.isdisjoint(group.nodes):
                     self._take(group.kind, group.nodes)
         if "elementwise" in self.target.kinds:
             self._merge_elementwise()
@@ -80,6 +80,7 @@ class _Fuser:
                 kind = ""
                 break
         self.kinds.update(dict.fromkeys(nodes, kind))
+        self.uses.taken.update(nodes)
 
     def _merge_elementwise(self) -> None:
         """Merge along edges between elementwise ops of the same shape, the most bytes first."""

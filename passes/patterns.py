@@ -36,6 +36,7 @@ class Uses:
         self.position = {node: i for i, node in enumerate(self.order)}
         self.kept = signature_values(graph)
         self.new_states = set(graph.updates.values())
+        self.taken: set[int] = set()  # nodes that belong to a group already
         self.readers: dict[int, tuple[int, ...]] = dict.fromkeys(self.order, ())
         for node in self.order:
             for operand in dict.fromkeys(graph[node].operands):
@@ -150,6 +151,8 @@ def _single_exit(uses: Uses, start: Node) -> list[int]:
             heapq.heappop(waiting)
         if not is_elementwise(node) or node.type.shape != start.type.shape or leaves_forward(start, node):
             break
+        if node.id in uses.taken:
+            break
         if node.id in uses.new_states:  # by itself it can be written over the old state, in a contraction it cannot
             break
         region.append(node.id)
@@ -180,7 +183,7 @@ def reduced_elementwise(uses: Uses) -> Iterator[Group]:
         waiting = [-uses.position[node.operands[0]]]
         while waiting and len(region) < REGION_NODES:
             candidate = graph[uses.order[-heapq.heappop(waiting)]]
-            if candidate.id in region or candidate.id in uses.kept:
+            if candidate.id in region or candidate.id in uses.kept or candidate.id in uses.taken:
                 continue
             if not is_elementwise(candidate) or candidate.type.shape != shape:
                 continue

@@ -1,7 +1,7 @@
 """Algebra that makes graphs smaller without changing a bit of what they compute.
 
-No rule reassociates or reorders floating-point arithmetic.  Two liberties, neither of which a comparison sees: the sign
-of a NaN, and the sign of the zero that the sum or mean of the single number -0.0 is.  c stands for a constant.
+No rule reassociates or reorders floating-point arithmetic, and zeros keep their sign; only the sign of a NaN may change.
+c stands for a constant.
 
 Neutral and absorbing numbers
     x + 0 = x           integers; floats only for -0.0, since -0.0 + 0.0 is 0.0
@@ -33,7 +33,7 @@ Shapes
     conv(pad(x)) and im2col(pad(x)), zeros on spatial axes: the op pads itself
     f(broadcast(x), y) = f(x, y) for elementwise f where y keeps the shape, else broadcast(f(x, y))
 One element
-    sum, mean, max, min, prod over axes of size 1 (or over none) = reshape
+    max, min, prod over axes of size 1 (or over none) = reshape; sum and mean of floats = reshape + 0.0
     max_pool, min_pool, avg_pool with one tap, stride 1 and no padding = x
 Copies
     copy(x) = x, unless the copy itself is an output or an update (it gives the value a buffer of its own)

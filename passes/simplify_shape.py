@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from irconv.graph import Graph, Node
 from irconv.op import Value, emit
+from irconv.ops.elementwise import add
 from irconv.ops.pad import pad
 from irconv.ops.shape import broadcast, flip, reshape, slice_, transpose
 from irconv.passes.rewrite import Capture, Match, Rewriter, Rule, any_operands, op
@@ -252,12 +253,14 @@ def _has_single_taps(graph: Graph, node: Node) -> bool:
     return a.kernel == ones and a.stride == ones and not any(map(any, a.padding)) and not divides
 
 
+def _single_element(b: Rewriter, found: Match) -> Value:
+    element = reshape(_operand(b, found), found.root.type.shape)
+    adds = found.root.op.name in ("sum", "mean") and found.root.type.dtype.is_float
+    return add(element, 0.0) if adds else element  # a sum starts from 0.0, and 0.0 + -0.0 is 0.0
+
+
 SINGLE = [
-    Rule(
-        "reduce-single",
-        any_operands(("sum", "mean", "max", "min", "prod"), _folds_single_elements),
-        lambda b, found: reshape(_operand(b, found), found.root.type.shape),
-    ),
+    Rule("reduce-single", any_operands(("sum", "mean", "max", "min", "prod"), _folds_single_elements), _single_element),
     Rule("pool-single", any_operands(("max_pool", "min_pool", "avg_pool"), _has_single_taps), _operand),
 ]
 

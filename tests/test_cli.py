@@ -184,7 +184,8 @@ def test_run_an_ir_file_with_weights(folder):
     np.save("x.npy", np.ones((1, 1, 4, 4), np.float32))
     np.savez("data.npz", x=np.ones((4, 1, 4, 4), np.float32), y=np.array([0, 1, 2, 0]))
     output("opt", "models.py:net", "--input", "1x1x4x4", "--output", "net.ir")
-    output("train", "models.py:net", "--data", "data.npz", "--epochs", "1", "--batch", "4", "--held-out", "0", "--output", "w.safetensors")
+    once = ("--epochs", "1", "--batch", "4", "--held-out", "0")
+    output("train", "models.py:net", "--data", "data.npz", *once, "--output", "w.safetensors")
     output("run", "models.py:net", "--input", "x.npy", "--weights", "w.safetensors", "--output", "a.npy")
     output("run", "net.ir", "--input", "x.npy", "--weights", "w.safetensors", "--output", "b.npy")
     output("run", "net.ir", "--input", "x.npy", "--output", "c.npy")
@@ -197,8 +198,11 @@ def test_run_an_ir_file_with_weights(folder):
 # --- opt -------------------------------------------------------------------------------------------------------------------
 
 
+PASSES = "simplify,cse,dce,fold_batch_norm"
+
+
 def test_opt_tells_what_each_pass_did(folder):
-    text = output("opt", "models.py:net", "--input", "1x1x4x4", "--passes", "simplify,cse,dce,fold_batch_norm", "--check", "--diff")
+    text = output("opt", "models.py:net", "--input", "1x1x4x4", "--passes", PASSES, "--check", "--diff")
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert rows["fold_batch_norm"][2] == "yes"
     assert rows["cse"][2] in ("yes", "no")
@@ -226,12 +230,13 @@ def test_training_learns_and_its_weights_load(folder):
     y = generator.integers(0, 3, 200)
     x = generator.normal(0, 0.1, (200, 1, 4, 4)) + y[:, None, None, None] * np.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
     np.savez("data.npz", x=x.astype(np.float32), y=y)
-    text = output("train", "models.py:net", "--data", "data.npz", "--epochs", "5", "--lr", "0.01", "--batch", "20", "--output", "w.npz")
+    command = ("train", "models.py:net", "--data", "data.npz", "--batch", "20")
+    text = output(*command, "--epochs", "5", "--lr", "0.01", "--output", "w.npz")
     losses = [float(line.split("loss")[1]) for line in text.splitlines() if line.startswith("epoch")]
     assert len(losses) == 5
     assert losses[-1] < 0.5 * losses[0]
     assert "20 rows held out" in text
-    again = output("train", "models.py:net", "--data", "data.npz", "--epochs", "1", "--weights", "w.npz", "--lr", "1e-5", "--seed", "1")
+    again = output(*command, "--epochs", "1", "--weights", "w.npz", "--lr", "1e-5", "--seed", "1")
     assert float(again.splitlines()[0].split("loss")[1]) < 0.6 * losses[0]
 
 
@@ -321,7 +326,8 @@ def test_inputs_that_do_not_fit(folder):
     assert "3xx4" in fails("show", "models.py:net", "--input", "3xx4", status=2)
     assert "f31" in fails("show", "models.py:net", "--input", "1x1x4x4:f31", status=2)
     assert "2^48" in fails("show", "models.py:net", "--input", "9999999x9999999x9999999", status=2)
-    assert "there is no backend 'abacus'" in fails("show", "models.py:net", "--input", "1x1x4x4", "--stage", "all", "--backend", "abacus")
+    stages = ("show", "models.py:net", "--input", "1x1x4x4", "--stage", "all")
+    assert "there is no backend 'abacus'" in fails(*stages, "--backend", "abacus")
     fails("show", "models.py:net", "--no-such-option", status=2)
     fails("no-such-command", status=2)
 

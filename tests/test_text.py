@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import irconv.ops.elementwise as ops
-import irconv.text
 from irconv.builder import Builder
 from irconv.errors import IrconvError, ModelError, ParseError, StateError
 from irconv.graph import Composite, Graph, Provenance
@@ -474,7 +474,7 @@ def test_a_failed_save_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.
         Path(filename).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(irconv.text, "save_file", full)
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
     with pytest.raises(ModelError, match="no space left on device"):
         save(small_network(), path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -1,4 +1,4 @@
-"""Very flat inputs, 20 rows by 1000 columns (a spectrogram, a multichannel recording): kernels and strides as flat as they are."""
+"""Very flat inputs, 20 rows by 1000 columns (a spectrogram, a multichannel recording): kernels and strides as flat."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import ClassVar
 
 import click
 from rich.console import Console
@@ -29,7 +30,7 @@ class _Highlighter(RegexHighlighter):
     """Colours for IR text and for diffs of it."""
 
     base_style = "ir."
-    highlights = [
+    highlights: ClassVar[list[str]] = [
         r"(?P<name>%[\w.\-/]+)",
         r"(?P<type>\b(?:f|i|u)(?:8|16|32|64)\[[\d,]*\]|\bbool\[[\d,]*\])",
         r"= (?P<op>\w+)\(",

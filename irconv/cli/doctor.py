@@ -82,7 +82,8 @@ def _blas() -> Finding:
     blas = config.get("Build Dependencies", {}).get("blas", {})
     name, version = blas.get("name", "unknown"), blas.get("version", "")
     slow = name in ("unknown", "none", "lapack_lite") or not blas.get("found", False)
-    return Finding("BLAS", not slow, f"{name} {version}".strip(), "install NumPy from PyPI or conda, with OpenBLAS or MKL" if slow else "")
+    advice = "install NumPy from PyPI or conda, with OpenBLAS or MKL" if slow else ""
+    return Finding("BLAS", not slow, f"{name} {version}".strip(), advice)
 
 
 def _threads() -> Finding:

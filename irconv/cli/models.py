@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,10 +18,10 @@ import click
 import numpy as np
 
 from irconv import text
-from irconv.errors import IrconvError, Location, ModelError
+from irconv.errors import IrconvError, ModelError
 from irconv.graph import Graph
 from irconv.nn.module import Module
-from irconv.places import raised_at
+from irconv.places import Location, is_library, location_of
 from irconv.tracing import trace
 from irconv.types import TensorSpec, as_dtype
 
@@ -112,16 +112,27 @@ def users_code(failed: str, hint: str | None = None, only: bool = False) -> Iter
     """
     try:
         yield
-    except IrconvError as error:
-        raise error.at(location=raised_at(error))
+    except IrconvError:
+        raise
     except (Exception, SystemExit) as error:
-        location = raised_at(error)
+        location = _raised_at(error)
         if location is None and not only:
             raise
         if isinstance(error, SyntaxError) and error.filename:
             location = Location(error.filename, error.lineno or 1)
         message = error.msg if isinstance(error, SyntaxError) else str(error)
         raise ModelError(f"{failed}: {type(error).__name__}: {message}", location=location, hint=hint) from error
+
+
+def _raised_at(error: BaseException) -> Location | None:
+    """The user's innermost line that an exception has passed through."""
+    found = None
+    step = error.__traceback__
+    while step is not None:
+        place = None if is_library(step.tb_frame.f_code) else location_of(step.tb_frame)
+        found = replace(place, line=step.tb_lineno) if place is not None else found
+        step = step.tb_next
+    return found
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------------
@@ -172,7 +183,8 @@ def trace_model(model: str, inputs: InputSpecs, training: bool = False) -> Graph
         try:
             return trace(source, *inputs.positional, training=training, **(inputs.named or {}))
         except IrconvError as error:
-            raise error if inputs.any else error.at(hint="say what the inputs look like: --input 1x3x224x224[:f32]")
+            hint = None if inputs.any else "say what the inputs look like: --input 1x3x224x224[:f32]"
+            raise error.at(hint=hint) from error.__cause__
 
 
 def read_arrays(given: tuple[str, ...]) -> InputSpecs:
@@ -200,6 +212,7 @@ def read_file(file: str) -> np.ndarray | dict[str, np.ndarray]:
         with loaded:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise ModelError(f"cannot read arrays from {file}: {error}", hint="give a .npy or .npz file, as numpy.save writes it") from None
+        hint = "give a .npy or .npz file, as numpy.save writes it"
+        raise ModelError(f"cannot read arrays from {file}: {error}", hint=hint) from None
     except Exception as error:  # zipfile and zlib raise their own for damaged files
         raise ModelError(f"{file} is damaged: {error}", hint="write it again with numpy.savez") from None

@@ -26,7 +26,7 @@ USUAL = "simplify,fold_constants,cse,dce"
 @click.option("--diff", is_flag=True, help="Print what each pass changed.")
 @click.option("--notes", is_flag=True, help="Print what passes refused to do, and why.")
 @click.option("--output", metavar="FILE.ir", help="Where the result goes.")
-@click.option("--list", "listed", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _list(c) if v else None)
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _list(c) if v else None)
 def opt(
     model: str,
     inputs: tuple[str, ...],

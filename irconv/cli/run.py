@@ -20,7 +20,7 @@ from irconv.types import type_of
 
 @click.command()
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="An input: an .npy file, or an .npz with several by name.")
+@click.option("--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="An .npy file, or an .npz with some by name.")
 @click.option("--output", "outputs", multiple=True, metavar="FILE", help="Where results go: one .npy each in order, or one .npz.")
 @click.option("--weights", metavar="FILE", help="Parameters and buffers to load first (.safetensors or .npz).")
 @click.option("--backend", default="auto", show_default=True)
@@ -38,7 +38,7 @@ def run(
         try:
             compiled.specialise(*arrays.positional, **(arrays.named or {}))
         except IrconvError as error:
-            raise error if arrays.any else error.at(hint="give the inputs: --input x.npy")
+            raise error.at(hint=None if arrays.any else "give the inputs: --input x.npy") from error.__cause__
     seconds = []
     results: Any = None
     for _ in range(repeat):

@@ -39,7 +39,7 @@ class Shown:
 
 @click.command()
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]", help="An input: 1x3x224x224, x=8x10:f64, scalar:i64.")
+@click.option("--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]", help="Such as 1x3x64x64, x=8x10:f64, scalar:i64.")
 @click.option("--backward", is_flag=True, help="Differentiate by the parameters (or, without any, the inputs).")
 @click.option("--training", is_flag=True, help="Trace in training mode.")
 @click.option("--stage", metavar="all|list|NAME", help="Show what the compiler's passes leave: a stage by name or number.")

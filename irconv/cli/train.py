@@ -58,7 +58,7 @@ class Data:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, metavar="FILE.npz", help="Arrays: the target (see --target) and the model's inputs in order.")
+@click.option("--data", required=True, metavar="FILE.npz", help="The target (see --target) and the model's inputs in order.")
 @click.option("--target", default="y", show_default=True, help="Name of the target among the arrays.")
 @click.option("--loss", type=click.Choice(list(LOSSES)), default="cross_entropy", show_default=True)
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
@@ -112,11 +112,11 @@ def read_data(file: str, target: str) -> Data:
     """The arrays of an ``.npz`` file.  ModelError where the target is missing or the numbers of rows differ."""
     arrays = read_file(file)
     if not isinstance(arrays, dict):
-        raise ModelError(f"{file} holds one array; training needs inputs and a target", hint="write it with numpy.savez(file, x=..., y=...)")
+        hint = "write it with numpy.savez(file, x=..., y=...)"
+        raise ModelError(f"{file} holds one array; training needs inputs and a target", hint=hint)
     if target not in arrays or len(arrays) < 2:
-        raise ModelError(
-            f"{file} has the arrays {', '.join(arrays) or 'none'}", hint=f"it needs the target {target!r} (or --target) and the inputs"
-        )
+        hint = f"it needs the target {target!r} (or --target) and the inputs"
+        raise ModelError(f"{file} has the arrays {', '.join(arrays) or 'none'}", hint=hint)
     rows = {name: array.shape[:1] for name, array in arrays.items()}
     if len(set(rows.values())) != 1 or () in rows.values():
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())

@@ -7,7 +7,6 @@ from typing import Any
 
 from irconv.errors import AttributeValueError
 from irconv.nn.module import Module
-from irconv.places import user_location
 
 
 class _Numbered(Module):
@@ -43,7 +42,7 @@ class _Numbered(Module):
 
 def _checked(module: Any) -> Module:
     if not isinstance(module, Module):
-        raise AttributeValueError(f"needs a module, got a {type(module).__name__}", location=user_location())
+        raise AttributeValueError(f"needs a module, got a {type(module).__name__}")
     return module
 
 
@@ -83,9 +82,7 @@ class ModuleDict(Module):
 
     def __setitem__(self, name: str, module: Module) -> None:
         if hasattr(type(self), name):
-            raise AttributeValueError(
-                f"{name!r} cannot name a module of a ModuleDict: it is one of its methods", location=user_location()
-            )
+            raise AttributeValueError(f"{name!r} cannot name a module of a ModuleDict: it is one of its methods")
         self.add_module(name, _checked(module))
 
     def __getitem__(self, name: str) -> Module:

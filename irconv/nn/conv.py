@@ -44,7 +44,9 @@ class _Convolution(Module):
         dtype: Any,
     ):
         if groups < 1 or in_channels < 1 or out_channels < 1 or in_channels % groups or out_channels % groups:
-            raise refused(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}, all at least 1")
+            raise refused(
+                f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}, all at least 1"
+            )
         if padding_mode not in PAD_MODES.keys() - {"constant"} | {"zeros"}:
             raise refused(f"padding_mode {padding_mode!r} is not one of zeros, reflect, replicate, circular, mean")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
@@ -100,7 +102,9 @@ class _Conv(_Convolution):
         *,
         dtype: Any = F32,
     ):
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype
+        )
         if padding == "same" and any(s != 1 for s in self.stride):
             raise refused(f"padding 'same' keeps the size only at stride 1, got stride {list(self.stride)}")
 
@@ -168,7 +172,9 @@ class _ConvTranspose(_Convolution):
             raise refused(f"transposed convolutions take padding_mode 'zeros' only, got {padding_mode!r}")
         if isinstance(padding, str):
             raise refused(f"transposed convolutions take padding as numbers, got {padding!r}")
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype
+        )
         self.output_padding = amounts(output_padding, self.rank, "output_padding")
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
@@ -182,7 +188,9 @@ class _ConvTranspose(_Convolution):
         wanted = tuple(output_size)[-self.rank :]
         geometry = zip(shape[-self.rank :], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
         least = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in geometry)
-        if len(wanted) != self.rank or any(not 0 <= w - n < s for w, n, s in zip(wanted, least, self.stride, strict=True)):
+        if len(wanted) != self.rank or any(
+            not 0 <= w - n < s for w, n, s in zip(wanted, least, self.stride, strict=True)
+        ):
             most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
             raise refused(f"output_size {list(output_size)} is not between {list(least)} and {most}")
         return tuple(w - n for w, n in zip(wanted, least, strict=True))

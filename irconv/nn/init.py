@@ -11,7 +11,6 @@ import numpy as np
 
 from irconv.concrete import recording
 from irconv.errors import AttributeValueError, ShapeError
-from irconv.places import user_location
 from irconv.random import Generator, default_generator
 from irconv.tensor import Tensor
 
@@ -40,15 +39,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 def fans(tensor: Tensor) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight [out, in, *kernel]."""
     if tensor.ndim < 2:
-        raise ShapeError(
-            f"fan in and fan out need a weight of at least 2 axes, got shape {list(tensor.shape)}", location=user_location()
-        )
+        raise ShapeError(f"fan in and fan out need a weight of at least 2 axes, got shape {list(tensor.shape)}")
     taps = math.prod(tensor.shape[2:])
     return tensor.shape[1] * taps, tensor.shape[0] * taps
 
 
 def _refused(message: str) -> AttributeValueError:
-    return AttributeValueError(message, location=user_location())
+    return AttributeValueError(message)
 
 
 def _fill(tensor: Tensor, values: np.ndarray) -> Tensor:
@@ -70,7 +67,12 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
 
 
 def trunc_normal_(
-    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator | None = None
+    tensor: Tensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Normal, with numbers outside [a, b] drawn again."""
     low, high = (a - mean) / std, (b - mean) / std
@@ -117,7 +119,11 @@ def _kaiming_deviation(tensor: Tensor, a: float, mode: str, nonlinearity: str) -
 
 
 def kaiming_uniform_(
-    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator | None = None
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
 ) -> Tensor:
     """Uniform in +-gain sqrt(3 / fan) (He et al. 2015); ``a`` is leaky_relu's slope."""
     bound = math.sqrt(3.0) * _kaiming_deviation(tensor, a, mode, nonlinearity)
@@ -125,7 +131,11 @@ def kaiming_uniform_(
 
 
 def kaiming_normal_(
-    tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator | None = None
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: Generator | None = None,
 ) -> Tensor:
     """Normal with deviation gain / sqrt(fan) (He et al. 2015); ``a`` is leaky_relu's slope."""
     return normal_(tensor, 0.0, _kaiming_deviation(tensor, a, mode, nonlinearity), generator)
@@ -135,7 +145,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     """Rows (or columns, if there are fewer) that are orthonormal, times gain (Saxe et al. 2013)."""
     rows, columns = tensor.shape[0], fans(tensor)[0]
     with recording(None):
-        square = (generator or default_generator()).normal((max(rows, columns), min(rows, columns)), dtype="f64").numpy()
+        square = (
+            (generator or default_generator()).normal((max(rows, columns), min(rows, columns)), dtype="f64").numpy()
+        )
     q, r = np.linalg.qr(square)
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # makes the distribution uniform
     return _fill(tensor, (gain * (q if rows >= columns else q.T)).reshape(tensor.shape).astype(tensor.dtype))
@@ -144,7 +156,9 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution that passes as many of its input channels on as it can."""
     if tensor.ndim < 3 or tensor.shape[0] % groups:
-        raise ShapeError(f"dirac_ takes a weight [out, in, *kernel] with out divisible by {groups}, got {list(tensor.shape)}", location=user_location())
+        raise ShapeError(
+            f"dirac_ takes a weight [out, in, *kernel] with out divisible by {groups}, got {list(tensor.shape)}"
+        )
     values = np.zeros(tensor.shape, tensor.dtype)
     middle = tuple(k // 2 for k in tensor.shape[2:])
     per_group = tensor.shape[0] // groups

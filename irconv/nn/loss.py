@@ -23,7 +23,9 @@ class _Loss(Module):
 class CrossEntropyLoss(_Loss):
     """Cross-entropy of logits with class indices or probabilities; ``weight`` per class."""
 
-    def __init__(self, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
+    def __init__(
+        self, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+    ):
         super().__init__(reduction)
         self.weight, self.ignore_index, self.label_smoothing = _buffer(weight), ignore_index, label_smoothing
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from irconv.concrete import ConcreteValue, as_array, current_tracer
-from irconv.errors import AttributeValueError, IrconvError, ModelError, StateError
-from irconv.places import raised_at, user_location
+from irconv.errors import AttributeValueError, ModelError, StateError
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import as_dtype
@@ -99,17 +98,14 @@ class Module:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes."""
-        raise ModelError(f"{type(self).__name__} has no forward method", location=user_location(), hint="define forward(self, x)")
+        raise ModelError(f"{type(self).__name__} has no forward method", hint="define forward(self, x)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tracer = current_tracer()
-        try:
-            if tracer is None:
-                return self.forward(*args, **kwargs)
-            with tracer.entering(self):
-                return self.forward(*args, **kwargs)
-        except IrconvError as error:
-            raise error.at(location=raised_at(error) or user_location())
+        if tracer is None:
+            return self.forward(*args, **kwargs)
+        with tracer.entering(self):
+            return self.forward(*args, **kwargs)
 
     # --- mode ----------------------------------------------------------------------------------------------------------
 
@@ -183,7 +179,7 @@ class Module:
         """The module at a dotted path; ModelError if there is none."""
         found = dict(self.named_modules(remove_duplicate=False)).get(path)
         if found is None:
-            raise ModelError(f"{type(self).__name__} has no submodule {path!r}", location=user_location())
+            raise ModelError(f"{type(self).__name__} has no submodule {path!r}")
         return found
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
@@ -197,7 +193,7 @@ class Module:
     def add_module(self, name: str, module: Module | None) -> None:
         """Hold a submodule under a name, as assigning it to an attribute does."""
         if not name or "." in name:
-            raise AttributeValueError(f"{name!r} cannot name a submodule", location=user_location(), hint="use a name without dots")
+            raise AttributeValueError(f"{name!r} cannot name a submodule", hint="use a name without dots")
         setattr(self, name, module)
 
     # --- changing all of them --------------------------------------------------------------------------------------------
@@ -227,7 +223,7 @@ class Module:
         """
         target = as_dtype(dtype)
         if not target.is_float:
-            raise AttributeValueError(f"a module cannot be converted to {target}", location=user_location(), hint="use a float type")
+            raise AttributeValueError(f"a module cannot be converted to {target}", hint="use a float type")
         for part in [*self.parameters(), *self.buffers()]:
             if part.type.dtype.is_float and part.type.dtype is not target:
                 trained = part.requires_grad
@@ -305,7 +301,9 @@ def misfit(name: str, array: np.ndarray, tensor: Tensor) -> str | None:
     return f"{name}: needs {tensor.type}, got {as_dtype(array.dtype)}[{','.join(map(str, array.shape))}]"
 
 
-def mismatch_error(what: str, missing: list[str], surplus: list[str], wrong: list[str], strict: bool = True) -> StateError:
+def mismatch_error(
+    what: str, missing: list[str], surplus: list[str], wrong: list[str], strict: bool = True
+) -> StateError:
     """One error that lists everything that does not fit."""
     lines = [f"{what}:"]
     if strict:
@@ -313,16 +311,14 @@ def mismatch_error(what: str, missing: list[str], surplus: list[str], wrong: lis
         lines += [f"  surplus ({len(surplus)}): {', '.join(surplus)}"] if surplus else []
     lines += [f"  {problem}" for problem in wrong]
     hint = "strict=False leaves missing and surplus names alone" if strict and not wrong else None
-    return StateError("\n".join(lines), location=user_location(), hint=hint)
+    return StateError("\n".join(lines), hint=hint)
 
 
-def _walk(
-    module: Module, path: str, seen: set[int] | None, above: tuple[int, ...]
-) -> Iterator[tuple[str, Module]]:
+def _walk(module: Module, path: str, seen: set[int] | None, above: tuple[int, ...]) -> Iterator[tuple[str, Module]]:
     if id(module) in above:
         if seen is not None:
             return
-        raise ModelError(f"module {path!r} contains itself", location=user_location())
+        raise ModelError(f"module {path!r} contains itself")
     if seen is not None:
         if id(module) in seen:
             return

@@ -136,7 +136,9 @@ class _InstanceNorm(_RunningNorm):
     def forward(self, input: Tensor) -> Tensor:
         x, added = batched(as_tensor(input), self.rank, type(self).__name__)
         if x.shape[1] != self.num_features:
-            raise misshapen(f"{type(self).__name__}({self.num_features}) got {x.shape[1]} channels in shape {list(x.shape)}")
+            raise misshapen(
+                f"{type(self).__name__}({self.num_features}) got {x.shape[1]} channels in shape {list(x.shape)}"
+            )
         y = F.instance_norm(
             x,
             self.running_mean,
@@ -180,7 +182,9 @@ class LayerNorm(_Affine):
         *,
         dtype: Any = F32,
     ):
-        self.normalized_shape = tuple(normalized_shape) if hasattr(normalized_shape, "__iter__") else (normalized_shape,)
+        self.normalized_shape = (
+            tuple(normalized_shape) if hasattr(normalized_shape, "__iter__") else (normalized_shape,)
+        )
         self.eps, self.elementwise_affine = eps, elementwise_affine
         self._make_affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias, dtype)
 

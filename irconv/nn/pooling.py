@@ -111,7 +111,12 @@ class AvgPool1d(_AvgPool):
     """The mean of each window; stride None: the kernel."""
 
     def __init__(
-        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
     ):
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
 

@@ -25,7 +25,9 @@ class Upsample(Module):
         self.recompute_scale_factor = recompute_scale_factor
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor)
+        return F.interpolate(
+            input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+        )
 
     def extra_repr(self) -> str:
         by = f"scale_factor={self.scale_factor}" if self.size is None else f"size={self.size}"
@@ -41,7 +43,9 @@ class _Pad(Module):
     def __init__(self, padding: Any):
         self.padding = (int(padding),) * (2 * self.rank) if hasattr(padding, "__index__") else tuple(padding)
         if len(self.padding) != 2 * self.rank:
-            raise refused(f"padding {list(self.padding)} is not (before, after) for each of {self.rank} axes, last axis first")
+            raise refused(
+                f"padding {list(self.padding)} is not (before, after) for each of {self.rank} axes, last axis first"
+            )
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(self._checked(input), self.padding, self.mode)

@@ -189,7 +189,7 @@ def test_a_call_with_out_allocates_nothing():
     finally:
         tracemalloc.stop()
     assert exe.memory.arena_bytes > 20 * SMALL
-    assert peak - before < 16_000  # tuples and views, no data
+    assert peak - before < SMALL
 
 
 def test_a_call_without_out_allocates_its_results_only():
@@ -363,7 +363,9 @@ def test_nested_inputs_and_numbers():
     graph.set_output("n", add(n, 1).id)
     exe = build(graph)
     array = np.float32(5)
-    for found in (exe((array, 2.0), 7), exe({"a": array, "b": 2}, 7), exe(batch={"a": array, "b": 2.0}, n=np.int32(7)), exe(array, 2, 7)):
+    nested = {"a": array, "b": 2.0}
+    calls = [exe((array, 2.0), 7), exe(nested, 7), exe(batch=nested, n=np.int32(7)), exe(array, 2, 7)]
+    for found in calls:
         assert (float(found["y"]), int(found["n"])) == (3.0, 8)
     with pytest.raises(DTypeError, match=r"'n' is i32\[\], got the number 1.5"):
         exe(array, 2.0, 1.5)
@@ -479,7 +481,7 @@ def test_an_error_in_a_kernel_says_where():
         y = take(x, i, 0)
     graph.set_output("", y.id)
     exe = build(graph)
-    with pytest.raises(Exception, match="model.py:3"):
+    with pytest.raises(Exception, match=r"model\.py:3"):
         exe(np.zeros(4, np.float32), np.array([1, 9]))
     assert exe(np.zeros(4, np.float32), np.array([1, 3])).shape == (2,)
 

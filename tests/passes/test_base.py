@@ -112,7 +112,6 @@ def test_parse_pass_refuses(spelling, message):
 
 def test_registry_knows_the_passes():
     assert {"simplify", "fold_constants", "cse", "dce", "fold_batch_norm"} <= set(PASSES)
-    assert "simplify" in str(pytest.raises(ModelError, parse_pass, "x").value)
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------

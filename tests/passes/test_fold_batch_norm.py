@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import irconv
+from irconv import nn
 from irconv.builder import Builder, GraphValue
 from irconv.errors import Location
 from irconv.graph import Composite, Graph, Provenance
@@ -91,10 +93,11 @@ def test_golden():
     graph = network.done(relu(network.batch_norm(y, "bn1")))
     after, notes = fold(graph, 1e-6)
     assert not notes
+    window = "stride=[1,1] padding=[[1,1],[1,1]] dilation=[1,1] groups=1"
     assert text(after) == golden(
-        """
-        %conv1.conv = conv(%x, %conv1.weight.folded) stride=[1,1] padding=[[1,1],[1,1]] dilation=[1,1] groups=1 : f32[2,4,8,8]  # in conv1
-        %conv1.bias.folded.reshape = reshape(%conv1.bias.folded) shape=[4,1,1] : f32[4,1,1]  # in bn1, part of batch_norm bn1
+        f"""
+        %conv1.conv = conv(%x, %conv1.weight.folded) {window} : f32[2,4,8,8]  # in conv1
+        %conv1.bias.folded.reshape = reshape(%conv1.bias.folded) shape=[1,4,1,1] : f32[1,4,1,1]  # in bn1, part of batch_norm bn1
         %bn1 = add(%conv1.conv, %conv1.bias.folded.reshape) : f32[2,4,8,8]  # in bn1, part of batch_norm bn1
         %relu = relu(%bn1) : f32[2,4,8,8]
         return y0 = %relu
@@ -179,6 +182,26 @@ def test_a_single_position_is_not_mistaken_for_a_parameter():
     second = network.batch_norm(network.conv(network.x, "conv2", 3, 3, 1, 1), "bn2")
     after, _ = fold(network.done(multiply(add(first, second), second)))
     assert ops(after) == ["conv", "reshape", "add"] * 2 + ["add", "multiply"]
+
+
+def test_modules():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4, 2, 2, stride=2),
+        nn.BatchNorm2d(2, affine=False),
+        nn.Flatten(),
+        nn.Linear(512, 5),
+        nn.BatchNorm1d(5),
+    )
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_var[...] = np.linspace(0.5, 2, module.running_var.shape[0], dtype=np.float32)
+    after, notes = fold(irconv.trace(model, irconv.TensorSpec((2, 3, 8, 8))), 1e-5)
+    assert not notes
+    kinds = ["conv", "reshape", "add", "relu", "conv_transpose", "reshape", "add", "reshape", "matmul", "add"]
+    assert ops(after) == kinds
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ def test_a_constant_subgraph_becomes_one_constant():
     assert not notes
     assert [node.op.name for node in after] == ["input", "constant", "multiply"]
     assert after["transpose"].attributes.value.flags.c_contiguous
-    np.testing.assert_array_equal(after["transpose"].attributes.value, np.sqrt(4 * np.arange(6, dtype=np.float32) + 1).reshape(2, 3).T)
+    expected = np.sqrt(4 * np.arange(6, dtype=np.float32) + 1).reshape(2, 3).T
+    np.testing.assert_array_equal(after["transpose"].attributes.value, expected)
     assert after["transpose"].provenance == graph["transpose"].provenance
 
 

@@ -136,7 +136,7 @@ def test_rules_that_undo_each_other_are_reported():
     graph = build(negative, x="f32[3]")
     there = Rule("there", op("negative", X), lambda b, m: absolute(b.wrap(m["x"])))
     back = Rule("back", op("absolute", X), lambda b, m: negative(b.wrap(m["x"])))
-    with pytest.raises(GraphError, match="rewrite rules undo each other; the last one was '(there|back)'"):
+    with pytest.raises(GraphError, match=r"rewrite rules undo each other; the last one was '(there|back)'"):
         apply_rules(graph, [there, back])
 
 

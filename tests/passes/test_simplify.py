@@ -447,7 +447,7 @@ def test_one_after_another(function, type_, expected):
         (lambda x: narrow(concat([x, x], 1), 1, 3, 6), F),
         (lambda x: slice_(pad(x, ((1, 1), (2, 0)), value=3.0), (1, 2), (3, 5)), F),
         (lambda x: slice_(embed(x, (1, 2), (2, 1), (5, 5)), (1, 2), (4, 5), (2, 1)), F),
-        (lambda x: reduce_mean(x, (), True), F),
+        (lambda x: reduce_prod(x, (), True), F),
         (lambda x: reduce_max(x, 1, True), "f32[2,1]"),
         (lambda x: max_pool(x, 1), "f32[1,2,4,4]"),
         (lambda x: min_pool(x, 1), "f32[1,2,4,4]"),
@@ -513,17 +513,32 @@ def test_concat_of_slices_in_another_order_stays():
 
 
 def test_reductions_of_single_elements():
-    def function(x, b):
-        return reduce_sum(x, 1), reduce_prod(x, 1), reduce_min(x, 2), reduce_sum(b, 1)
+    def function(x, i, b):
+        return reduce_prod(x, 1), reduce_min(x, 2), reduce_sum(i, 1), reduce_sum(b, 1)
 
     expected = """
         %min = min(%x) axes=[2] keepdims=false : f32[2,1]
         %sum_1 = sum(%b) axes=[1] keepdims=false : i64[2]
-        %sum = reshape(%x) shape=[2,3] : f32[2,3]
         %prod = reshape(%x) shape=[2,3] : f32[2,3]
-        return y0 = %sum, y1 = %prod, y2 = %min, y3 = %sum_1
+        %sum = reshape(%i) shape=[2] : i32[2]
+        return y0 = %prod, y1 = %min, y2 = %sum, y3 = %sum_1
     """
-    check(function, expected, x="f32[2,1,3]", b="bool[2,1]")
+    check(function, expected, x="f32[2,1,3]", i="i32[2,1]", b="bool[2,1]")
+
+
+def test_sums_of_single_floats_lose_the_sign_of_zero():
+    expected = """
+        %sum.reshape = reshape(%x) shape=[2] : f32[2]
+        %constant = constant() value=0.0 : f32[]
+        %sum = add(%sum.reshape, %constant) : f32[2]
+        %constant_1 = constant() value=0.0 : f32[]
+        %mean = add(%x, %constant_1) : f32[2,1]
+        return y0 = %sum, y1 = %mean
+    """
+    graph = build(lambda x: (reduce_sum(x, 1), reduce_mean(x, ())), x="f32[2,1]")
+    after, notes = run(Simplify(), graph, {"x": np.array([[-0.0], [1.0]], np.float32)})
+    assert text(after) == golden(expected)
+    assert [note.rule for note in notes] == ["add-zero", "add-zero"]
 
 
 def test_pools_that_do_something_stay():

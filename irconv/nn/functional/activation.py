@@ -54,7 +54,9 @@ def prelu(input: Any, weight: Any) -> Tensor:
     x, slope = floating(input), as_tensor(weight)
     channels = x.shape[1] if x.ndim > 1 else 1
     if slope.size not in (1, channels) or slope.ndim > 1:
-        raise misshapen(f"prelu takes 1 or {channels} weights for an input of shape {list(x.shape)}, got shape {list(slope.shape)}")
+        raise misshapen(
+            f"prelu takes 1 or {channels} weights for an input of shape {list(x.shape)}, got shape {list(slope.shape)}"
+        )
     shaped = reshape(slope, (slope.size, *(1,) * (x.ndim - 2)) if slope.size > 1 else ())
     with composite("prelu"):
         return tensor_of(e.where(e.greater(x, 0), x, e.multiply(x, shaped)))

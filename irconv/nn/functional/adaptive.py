@@ -102,7 +102,9 @@ def _extremum(rank: int, largest: bool, input: Any, output_size: Any, return_ind
     return tuple(parts) if return_indices else parts[0]
 
 
-def _equal_windows(x: Tensor, wanted: tuple[int, ...], largest: bool, return_indices: bool) -> tuple[Value, Value | None]:
+def _equal_windows(
+    x: Tensor, wanted: tuple[int, ...], largest: bool, return_indices: bool
+) -> tuple[Value, Value | None]:
     kernel = tuple(n // o for n, o in zip(x.shape[2:], wanted, strict=True))
     values = pool.max_pool(x, kernel) if largest else pool.min_pool(x, kernel)
     if not return_indices:
@@ -111,7 +113,9 @@ def _equal_windows(x: Tensor, wanted: tuple[int, ...], largest: bool, return_ind
     return values, pool_positions(winners, x.shape[2:], kernel)
 
 
-def _unequal_windows(x: Tensor, wanted: tuple[int, ...], largest: bool, return_indices: bool) -> tuple[Value, Value | None]:
+def _unequal_windows(
+    x: Tensor, wanted: tuple[int, ...], largest: bool, return_indices: bool
+) -> tuple[Value, Value | None]:
     """All windows taken out side by side; shorter ones repeat their last element, which changes no extremum and never comes first."""
     size, rank = x.shape[2:], len(wanted)
     places = []

@@ -8,7 +8,6 @@ from typing import Any
 from irconv.errors import AttributeValueError, ShapeError
 from irconv.op import Value
 from irconv.ops.shape import expand_dims, reshape, squeeze
-from irconv.places import user_location
 from irconv.tensor import Tensor, as_tensor
 
 
@@ -20,12 +19,12 @@ def tensor_of(value: Value) -> Tensor:
 
 def refused(message: str, hint: str | None = None) -> AttributeValueError:
     """The error for a parameter that is out of range, at the user's line."""
-    return AttributeValueError(message, hint=hint, location=user_location())
+    return AttributeValueError(message, hint=hint)
 
 
 def misshapen(message: str, hint: str | None = None) -> ShapeError:
     """The error for shapes that do not fit, at the user's line."""
-    return ShapeError(message, hint=hint, location=user_location())
+    return ShapeError(message, hint=hint)
 
 
 def batched(x: Tensor, rank: int, what: str) -> tuple[Tensor, bool]:

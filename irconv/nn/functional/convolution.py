@@ -27,7 +27,10 @@ def _convolve(
     rank: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
     if padding == "same" and any(s != 1 for s in amounts(stride, rank, "stride")):
-        raise refused(f"padding 'same' keeps the size only at stride 1, got stride {stride}", "'same_upper' gives ceil(n / stride)")
+        raise refused(
+            f"padding 'same' keeps the size only at stride 1, got stride {stride}",
+            "'same_upper' gives ceil(n / stride)",
+        )
     w = as_tensor(weight)
     padding = tuple(padding) * rank if isinstance(padding, (tuple, list)) and len(padding) == 1 else padding
     step, gap = amounts(stride, rank, "stride"), amounts(dilation, rank, "dilation")
@@ -137,7 +140,9 @@ def unfold(input: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, st
     return tensor_of(transpose(reshape(rows, (x.shape[0], windows, wide)), (0, 2, 1)))
 
 
-def fold(input: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
+def fold(
+    input: Any, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Tensor:
     """The adjoint of :func:`unfold`: columns [N, C * taps, windows] added up where they came from, [N, C, *output_size].
 
     A single number for every parameter means two spatial axes.

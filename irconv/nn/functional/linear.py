@@ -42,7 +42,9 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
             raise refused(f"classes from {smallest} to {largest} do not lie in 0 to {num_classes - 1}")
         num_classes = largest + 1 if num_classes < 0 else num_classes
     if num_classes < 1:
-        raise refused(f"num_classes is {num_classes}", "say how many classes there are: a traced or empty tensor does not tell")
+        raise refused(
+            f"num_classes is {num_classes}", "say how many classes there are: a traced or empty tensor does not tell"
+        )
     numbers = as_tensor(np.arange(num_classes, dtype=classes.dtype))
     return tensor_of(cast(equal(shape.expand_dims(classes, classes.ndim), numbers), I64))
 
@@ -50,7 +52,9 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
 def _image(input: Any, factor: int, what: str) -> tuple[Tensor, tuple[int, ...], int, int, int]:
     x = as_tensor(input)
     if x.ndim < 3 or factor < 1:
-        raise misshapen(f"{what} takes [..., channels, height, width] and a positive factor, got {list(x.shape)} and {factor}")
+        raise misshapen(
+            f"{what} takes [..., channels, height, width] and a positive factor, got {list(x.shape)} and {factor}"
+        )
     return x, x.shape[:-3], *x.shape[-3:]
 
 

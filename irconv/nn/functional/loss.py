@@ -144,7 +144,10 @@ def _pair(input: Any, target: Any) -> tuple[Tensor, Tensor]:
     x = floating(input)
     y = as_tensor(target, like=x)
     if x.shape != y.shape:
-        raise misshapen(f"the input has shape {list(x.shape)}, the target {list(y.shape)}", "reshape one of them: losses do not broadcast")
+        raise misshapen(
+            f"the input has shape {list(x.shape)}, the target {list(y.shape)}",
+            "reshape one of them: losses do not broadcast",
+        )
     return x, y
 
 

@@ -116,7 +116,9 @@ def instance_norm(
     original = floating(input)
     count = math.prod(original.shape[2:])
     if original.ndim < 3 or count < 2:
-        raise misshapen(f"instance_norm needs more than one value per channel and sample, got shape {list(original.shape)}")
+        raise misshapen(
+            f"instance_norm needs more than one value per channel and sample, got shape {list(original.shape)}"
+        )
     x = widened(original)
     _check_channels(x.shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     with composite("instance_norm"):
@@ -167,7 +169,9 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
     """(x - mean) / sqrt(variance + eps) * weight + bias, with the statistics of each group of channels of each sample."""
     x = floating(input)
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
-        raise misshapen(f"group_norm: {num_groups} groups do not divide the channels of an input of shape {list(x.shape)}")
+        raise misshapen(
+            f"group_norm: {num_groups} groups do not divide the channels of an input of shape {list(x.shape)}"
+        )
     _check_channels(x.shape[1], weight=weight, bias=bias)
     with composite("group_norm"):
         groups = reshape(widened(x), (x.shape[0], num_groups, x.shape[1] // num_groups, *x.shape[2:]))
@@ -179,7 +183,9 @@ def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float 
     """x / (k + alpha mean(x^2))^beta, the mean over ``size`` neighbouring channels (missing ones are zero)."""
     original = floating(input)
     if original.ndim < 3 or size < 1:
-        raise misshapen(f"local_response_norm takes [batch, channels, *spatial] and size >= 1, got {list(original.shape)} and {size}")
+        raise misshapen(
+            f"local_response_norm takes [batch, channels, *spatial] and size >= 1, got {list(original.shape)} and {size}"
+        )
     x = widened(original)
     with composite("local_response_norm"):
         rows = reshape(e.square(x), (x.shape[0], 1, x.shape[1], math.prod(x.shape[2:])))

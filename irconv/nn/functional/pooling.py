@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from irconv.nn.functional.common import amounts, batched, misshapen, refused, tensor_of, with_batch
@@ -204,7 +203,9 @@ def _unpooled_size(
         return natural
     wanted = tuple(output_size)[-rank:]
     if len(wanted) != rank or any(abs(w - n) >= s for w, n, s in zip(wanted, natural, steps, strict=True)):
-        raise refused(f"output_size {list(output_size)} must be less than the stride {list(steps)} away from {list(natural)}")
+        raise refused(
+            f"output_size {list(output_size)} must be less than the stride {list(steps)} away from {list(natural)}"
+        )
     return tuple(int(n) for n in wanted)
 
 
@@ -251,5 +252,3 @@ def max_unpool3d(
 ) -> Tensor:
     """Zeros with each maximum put back over three axes, see :func:`max_unpool1d`."""
     return _unpool(3, input, indices, kernel_size, stride, padding, output_size)
-
-

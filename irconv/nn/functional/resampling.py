@@ -37,7 +37,9 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     if mode not in PAD_MODES:
         raise refused(f"padding mode {mode!r} is not one of {', '.join(PAD_MODES)}")
     if len(widths) % 2 or len(widths) > 2 * x.ndim:
-        raise refused(f"pad {list(widths)} must be (before, after) pairs for at most the {x.ndim} axes of {list(x.shape)}, last axis first")
+        raise refused(
+            f"pad {list(widths)} must be (before, after) pairs for at most the {x.ndim} axes of {list(x.shape)}, last axis first"
+        )
     if value and mode != "constant":
         raise refused(f"padding mode {mode!r} takes no value, got {value}")
     named = [(widths[i], widths[i + 1]) for i in range(0, len(widths), 2)][::-1]
@@ -106,6 +108,8 @@ def _sizes(size: tuple[int, ...], wanted: Any, scale_factor: Any) -> tuple[tuple
     return new, scales
 
 
-def upsample(input: Any, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None) -> Tensor:
+def upsample(
+    input: Any, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+) -> Tensor:
     """As :func:`interpolate`."""
     return interpolate(input, size, scale_factor, mode, align_corners)
