@@ -65,7 +65,15 @@ FIGURES = (
     Figure("full padding, transposed", 7, 3, padding=2, transposed=True),
     Figure("stride 2, transposed", 2, 3, stride=2, transposed=True),
     Figure("padding 1, stride 2, transposed", 3, 3, stride=2, padding=1, transposed=True),
-    Figure("padding 1, stride 2, output padding 1, transposed", 3, 3, stride=2, padding=1, transposed=True, output_padding=1),
+    Figure(
+        "padding 1, stride 2, output padding 1, transposed",
+        3,
+        3,
+        stride=2,
+        padding=1,
+        transposed=True,
+        output_padding=1,
+    ),
 )
 
 
@@ -75,7 +83,12 @@ def output_size(figure: Figure) -> int:
     def program(x, w):
         if figure.transposed:
             return F.conv_transpose2d(
-                x, w, stride=figure.stride, padding=figure.padding, dilation=figure.dilation, output_padding=figure.output_padding
+                x,
+                w,
+                stride=figure.stride,
+                padding=figure.padding,
+                dilation=figure.dilation,
+                output_padding=figure.output_padding,
             )
         return F.conv2d(x, w, stride=figure.stride, padding=figure.padding, dilation=figure.dilation)
 

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import irconv
 import irconv.nn.functional as F
 from irconv import optim, random, serialize
+from irconv.data import Batches
 
 GOAL = 0.97
 """Accuracy on held-out digits that a full run must reach."""
@@ -35,7 +36,6 @@ class Recipe:
     epochs: int = 20
     batch: int = 50
     rate: float = 2e-3
-    shift: int = 2
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ def loss_and_accuracy(scores: irconv.Tensor, labels: irconv.Tensor) -> tuple[irc
     """What a step returns: the loss to bring down, and the share of right answers."""
     right = scores.argmax(1) == labels
     return F.cross_entropy(scores, labels), right.astype("f32").mean()
+
+
+def shift_images(batch: tuple[np.ndarray, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What happens to each batch before it is trained on."""
+    images, labels = batch
+    return mnist.shifted(images, generator, most=2), labels
 
 
 def rate_at(progress: float, recipe: Recipe) -> float:
@@ -75,20 +81,19 @@ def train(training: mnist.Digits, held_out: mnist.Digits, seed: int, recipe: Rec
     """Train a new model."""
     start = time.perf_counter()
     random.manual_seed(seed)
-    generator = np.random.default_rng(seed)
     model = LeNet()
     optimizer = optim.Adam(model.parameters(), lr=recipe.rate)
     step = irconv.compile_step(model, loss_and_accuracy, optimizer)
-    batches = len(training) // recipe.batch
-    total = recipe.epochs * batches
+    batches = Batches(
+        (training.images, training.labels), recipe.batch, seed=seed, drop_last=True, transform=shift_images
+    )
+    total = recipe.epochs * len(batches)
     task = bar.add_task(f"seed {seed}", total=total, note="")
     losses: list[float] = []
     for _ in range(recipe.epochs):
-        order = generator.permutation(len(training))[: batches * recipe.batch].reshape(batches, recipe.batch)
-        for chosen in order:
+        for images, labels in batches:
             optimizer.lr = rate_at(len(losses) / total, recipe)
-            batch = training[chosen]
-            loss, right = step(mnist.shifted(batch.images, generator, recipe.shift), batch.labels)
+            loss, right = step(images, labels)
             losses.append(float(loss))
             bar.update(task, advance=1, note=f"loss {loss:.3f}  right {right:.0%}")
     reached = accuracy(model, held_out)
@@ -128,9 +133,9 @@ def draw(result: Result, held_out: mnist.Digits, folder: Path) -> list[Path]:
     plt.close(curve)
 
     answers = predict(result.model, held_out)
-    wrong_first = np.argsort(answers == held_out.labels, kind="stable")
-    wrong = wrong_first[: min(12, int((answers != held_out.labels).sum()))]
-    others = wrong_first[:: max(1, len(wrong_first) // 36)][: 36 - len(wrong)]
+    wrong = np.flatnonzero(answers != held_out.labels)[:12]
+    right = np.flatnonzero(answers == held_out.labels)
+    others = right[np.linspace(0, len(right) - 1, 36 - len(wrong)).astype(int)] if len(right) else []
     sheet, cells = plt.subplots(4, 9, figsize=(9, 4.6))
     for cell in cells.flat:
         cell.set_axis_off()
@@ -154,10 +159,14 @@ def write_ir(model: LeNet, folder: Path) -> Path:
 
 
 @click.command()
-@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many runs, with seeds 0, 1, ...")
+@click.option(
+    "--seeds", default=1, show_default=True, type=click.IntRange(1), help="How many runs, with seeds 0, 1, ..."
+)
 @click.option("--epochs", default=Recipe.epochs, show_default=True, type=click.IntRange(1))
 @click.option("--limit", type=click.IntRange(100, 5000), help="Use so many digits only (for a quick look).")
-@click.option("--output", default="lenet_output", show_default=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option(
+    "--output", default="lenet_output", show_default=True, type=click.Path(path_type=Path), help="Folder to write to."
+)
 def main(seeds: int, epochs: int, limit: int | None, output: Path) -> None:
     """Train LeNet on handwritten digits."""
     try:

@@ -101,8 +101,12 @@ class Program:
     stages: tuple[Any, ...] = ()
 
 
-def make_kernel(graph: Graph, nodes: Sequence[int], kind: str | None = None, *, is_view: bool = False) -> Kernel:
+def make_kernel(
+    graph: Graph, nodes: Sequence[int], kind: str | None = None, *, is_view: bool = False, kept: set[int] | None = None
+) -> Kernel:
     """The kernel of these node ids (in topological order), with inputs and outputs read off the graph.
+
+    ``kept``: the graph's :func:`signature_values`, where many kernels are made.
 
     Raises GraphError for an empty list and for several nodes without a kind.
     """
@@ -110,7 +114,7 @@ def make_kernel(graph: Graph, nodes: Sequence[int], kind: str | None = None, *, 
         raise GraphError(f"a kernel of {len(nodes)} nodes needs {'a kind' if nodes else 'at least one'}")
     members = set(nodes)
     inputs = dict.fromkeys(i for node in nodes for i in graph[node].operands if i not in members)
-    kept = signature_values(graph)
+    kept = signature_values(graph) if kept is None else kept
     outputs = tuple(i for i in nodes if i in kept or _is_read_outside(graph, i, members))
     last = graph[nodes[-1]]
     return Kernel(last.name, kind or last.op.name, tuple(nodes), tuple(inputs), outputs or (last.id,), is_view)

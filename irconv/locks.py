@@ -21,41 +21,69 @@ _locks: WeakKeyDictionary[Variable, ReadWriteLock] = WeakKeyDictionary()
 
 
 class ReadWriteLock:
-    """Any number of readers, or one writer.  A waiting writer goes before readers that come later.  Not reentrant."""
+    """Any number of readers, or one writer.  Not reentrant.
+
+    Neither side starves: readers that come while a writer waits go after it, and when a writer is done all readers that
+    wait by then go before the next.
+    """
 
     def __init__(self) -> None:
         self.number = next(_numbers)  # locks are always taken in this order, so that nobody waits in a circle
         self._changed = threading.Condition(threading.Lock())
         self._readers = 0
-        self._waiting = 0
         self._writing = False
+        self._waiting_writers = 0
+        self._waiting_readers = 0
+        self._turn = 0  # grows when waiting readers are let in
 
     def acquire_read(self) -> None:
         with self._changed:
-            while self._writing or self._waiting:
-                self._changed.wait()
-            self._readers += 1
+            if not self._writing and not self._waiting_writers:
+                self._readers += 1
+                return
+            turn = self._turn
+            self._waiting_readers += 1
+            try:
+                while self._turn == turn:
+                    self._changed.wait()
+            except BaseException:  # interrupted from the keyboard
+                if self._turn == turn:
+                    self._waiting_readers -= 1
+                else:
+                    self._leave()
+                raise
 
     def release_read(self) -> None:
         with self._changed:
-            self._readers -= 1
-            if self._readers == 0:
-                self._changed.notify_all()
+            self._leave()
 
     def acquire_write(self) -> None:
         with self._changed:
-            self._waiting += 1
+            self._waiting_writers += 1
             try:
                 while self._writing or self._readers:
                     self._changed.wait()
                 self._writing = True
             finally:
-                self._waiting -= 1
+                self._waiting_writers -= 1
+                if not self._writing and not self._waiting_writers:
+                    self._let_readers_in()
 
     def release_write(self) -> None:
         with self._changed:
             self._writing = False
+            self._let_readers_in()
+
+    def _leave(self) -> None:
+        self._readers -= 1
+        if self._readers == 0:
             self._changed.notify_all()
+
+    def _let_readers_in(self) -> None:
+        self._readers += self._waiting_readers
+        self._waiting_readers = 0
+        self._turn += 1
+        self._changed.notify_all()
 
 
 def locks_of(variables: Iterable[Variable]) -> tuple[ReadWriteLock, ...]:

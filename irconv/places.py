@@ -40,12 +40,18 @@ def is_library(code: CodeType) -> bool:
     return file.startswith(_STANDARD) and "site-packages" not in file
 
 
-def user_frame() -> FrameType | None:
-    """The innermost frame that is the user's; None if there is none."""
+def user_call() -> tuple[FrameType | None, FrameType | None]:
+    """The innermost frame that is the user's, and the library's frame that it called; None where there is none."""
+    called: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and is_library(frame.f_code):
-        frame = frame.f_back
-    return frame
+        called, frame = frame, frame.f_back
+    return frame, called
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame that is the user's; None if there is none."""
+    return user_call()[0]
 
 
 @lru_cache(maxsize=1024)
@@ -69,13 +75,15 @@ def user_location() -> Location | None:
 
 @lru_cache(maxsize=1024)
 def _stored_names(code: CodeType) -> dict[int, str]:
-    """For each bytecode offset whose next instruction stores into a plain variable: that variable's name."""
+    """For the bytecode offsets of instructions before one that stores into a plain variable: that variable's name."""
     names: dict[int, str] = {}
-    previous: int | None = None
+    previous = 0
     for instruction in dis.get_instructions(code):
-        if previous is not None and instruction.opname.startswith(_STORES):
+        if instruction.opname.startswith(_STORES):
             value = instruction.argval
-            names[previous] = value[0] if isinstance(value, tuple) else value
+            name = value[0] if isinstance(value, tuple) else value
+            # a call stands at its last cache entry while a Python function runs, at its start while a C function does
+            names.update(dict.fromkeys(range(previous, instruction.offset, 2), name))
         previous = instruction.offset
     return names
 

@@ -9,6 +9,7 @@ serves dropout and initialisation unless another is named.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,23 @@ class Generator:
         """Copies of key, step and draws."""
         return {name: np.array(getattr(self, name).numpy()) for name in _STATES}
 
-    def load_state_dict(self, state: Any) -> None:
-        """Go back to a state that was saved.  StateError if something of it is missing or does not fit."""
-        missing = [name for name in _STATES if name not in state]
-        if missing:
-            raise StateError(f"the state of a random generator lacks {', '.join(missing)}")
-        for name in _STATES:
-            getattr(self, name).value.variable.assign(as_array(state[name]))
+    def checked_state(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays of a saved state, found to fit; StateError otherwise."""
+        if set(state) != set(_STATES):
+            raise StateError(f"the state of a random generator is {', '.join(_STATES)}, got {', '.join(sorted(state))}")
+        arrays = {name: as_array(state[name]) for name in _STATES}
+        for name, array in arrays.items():
+            own = getattr(self, name)
+            if array.shape != own.shape or array.dtype != own.dtype:
+                raise StateError(
+                    f"the {name} of a random generator is {own.type}, got {array.dtype}{list(array.shape)}"
+                )
+        return arrays
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state that was saved.  StateError, with nothing changed, if it does not fit."""
+        for name, array in self.checked_state(state).items():
+            getattr(self, name).value.variable.assign(array)
 
     def bits(self, shape: Any) -> Tensor:
         """Uniform 32-bit words, u32[shape]."""

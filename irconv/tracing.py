@@ -23,7 +23,7 @@ from irconv.concrete import ConcreteValue, as_array, current_tracer, recording
 from irconv.errors import Location, TraceError
 from irconv.graph import Composite, Graph, Node, Provenance
 from irconv.op import OpDef, Value
-from irconv.places import is_library, location_of, stored_name, user_frame
+from irconv.places import is_library, location_of, stored_name, user_call
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import TensorSpec, TensorType, type_of
@@ -92,8 +92,9 @@ class Tracer(TensorBuilder):
         self._modules: list[Any] = []  # keeps ids in _paths valid
         self._states: dict[int, tuple[str, str]] = {}
         self._updates: dict[int, GraphValue] = {}
+        self._leaf_of: dict[int, Node] = {}  # by id of the variable, which the graph keeps
         self._frame: FrameType | None = None
-        self._instruction = -1
+        self._called: FrameType | None = None
         self._lines: dict[Location | None, int] = {}
         self.calls: dict[str, int] = {}  # random draws so far by scope path
         self.generators: dict[int, tuple[Any, Tensor]] = {}
@@ -101,7 +102,7 @@ class Tracer(TensorBuilder):
     # --- recording -------------------------------------------------------------------------------------------------------
 
     def emit(self, op: OpDef, attributes: Any, operands: Sequence[Value]) -> Tensor:  # type: ignore[override]
-        frame = user_frame()
+        frame, called = user_call()
         location = location_of(frame)
         self._count(location)
         scope = self._scopes[-1]
@@ -110,11 +111,10 @@ class Tracer(TensorBuilder):
         else:
             variable = stored_name(frame) if frame is not None else None
             name = _join(scope.path, variable) if variable else ""
-            same = frame is self._frame and frame is not None and frame.f_lasti == self._instruction
+            same = called is self._called  # what one call of the library records belongs together
         if not same:
             self._named = None
-        self._frame, self._last_scope = frame, scope
-        self._instruction = frame.f_lasti if frame is not None else -1
+        self._frame, self._called, self._last_scope = frame, called, scope
         self.provenance = Provenance(location, scope.path, self._composite)
         self.name = name or None
         ids = [self.adopt(operand).id for operand in operands]
@@ -152,7 +152,9 @@ class Tracer(TensorBuilder):
         name, role = self._states.get(id(inner.variable), ("parameter" if inner.tracked else "state", "state"))
         if role == "param" or inner.tracked:
             role = "param" if inner.tracked else "frozen"
-        return self.graph.add_state(name, inner.type, role, inner.variable)
+        node = self.graph.add_state(name, inner.type, role, inner.variable)
+        self._leaf_of.setdefault(id(inner.variable), node)
+        return node
 
     def declare(self, variable: Variable, name: str, role: str) -> None:
         """Say what a variable is called and what it is (param, buffer or state) should the program use it."""
@@ -169,10 +171,8 @@ class Tracer(TensorBuilder):
 
     def _original(self, inner: ConcreteValue) -> GraphValue:
         current = self.adopt(Tensor(inner))
-        for state in self.graph.states:
-            if self.graph.state.get(self.graph[state].name) is inner.variable:
-                return GraphValue(self, self.graph[state])
-        return current
+        leaf = self._leaf_of.get(id(inner.variable))
+        return current if leaf is None else GraphValue(self, leaf)
 
     # --- where the program stands --------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class Tracer(TensorBuilder):
             raise TraceError("the traced program returned no tensors")
         for state, value in self._updates.items():
             self.graph.set_update(state, value.id)
-        self._frame = None
+        self._frame = self._called = None
         return self.graph
 
 

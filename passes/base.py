@@ -157,9 +157,11 @@ class Pipeline:
         """
         stages: list[Stage] = []
         current = graph
+        work: Graph | None = None
         for pass_ in self.passes:
             notes: list[Note] = []
-            work = current.copy()
+            if work is None:
+                work = current.copy()
             start = time.perf_counter()
             changed = pass_.run(work, notes)
             seconds = time.perf_counter() - start
@@ -167,7 +169,7 @@ class Pipeline:
                 _verify_after(str(pass_), work)
                 if checker is not None:
                     checker.check(str(pass_), current, work)
-                current = work
+                current, work = work, None
             stages.append(Stage(str(pass_), current, seconds, changed, tuple(notes)))
         return stages
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from irconv.graph import Graph
 from irconv.kernel import Kernel, make_kernel
-from irconv.passes.patterns import PATTERNS, Uses, is_elementwise, leaves_forward
+from irconv.passes.patterns import PATTERNS, Group, Uses, is_elementwise, leaves_forward
 from irconv.passes.quotient import Quotient
 from irconv.strides import value_strides
 from irconv.target import Target
@@ -55,31 +55,29 @@ class _Fuser:
         self.uses = Uses(graph)
         computed = [i for i in self.uses.order if not graph[i].is_leaf]
         self.quotient = Quotient(computed, {i: graph[i].operands for i in computed})
-        self.kinds: dict[int, str] = {}  # node -> kind of the pattern that took it
+        self.groups: dict[int, Group | None] = {}  # node -> the group that took it; None if that fell apart
         self.reasons: dict[tuple[int, int], str] = {}
 
     def run(self) -> Partition:
         for pattern in PATTERNS:
             for group in pattern(self.uses):
                 if group.kind in self.target.kinds and self.uses.taken.isdisjoint(group.nodes):
-                    self._take(group.kind, group.nodes)
+                    self._take(group)
         if "elementwise" in self.target.kinds:
             self._merge_elementwise()
         kernels = self._kernels()
         return Partition(kernels, self._explain(kernels))
 
-    def _take(self, kind: str, nodes: tuple[int, ...]) -> None:
+    def _take(self, group: Group) -> None:
+        nodes = group.nodes
         if len(nodes) > self.target.max_nodes:
             return
-        first = nodes[0]
-        for other in nodes[1:]:
-            refused = self.quotient.merge(first, other)
-            if refused:
-                self.reasons[first, other] = refused
-                # what was merged so far falls apart again into single nodes: any part of an acyclic whole may
-                kind = ""
-                break
-        self.kinds.update(dict.fromkeys(nodes, kind))
+        refusals = (self.quotient.merge(nodes[0], other) for other in nodes[1:])
+        refused = next((reason for reason in refusals if reason), None)
+        if refused:
+            # what was merged so far falls apart again into single nodes: any part of an acyclic whole may
+            self.reasons |= {(operand, i): refused for i in nodes for operand in self.graph[i].operands if operand in nodes}
+        self.groups.update(dict.fromkeys(nodes, None if refused else group))
         self.uses.taken.update(nodes)
 
     def _merge_elementwise(self) -> None:
@@ -88,11 +86,11 @@ class _Fuser:
         edges = []
         for user_id in uses.order:
             user = graph[user_id]
-            if not is_elementwise(user) or user_id in self.kinds:
+            if not is_elementwise(user) or user_id in self.groups:
                 continue
             for operand_id in dict.fromkeys(user.operands):
                 operand = graph[operand_id]
-                if is_elementwise(operand) and operand_id not in self.kinds and operand.type.shape == user.type.shape:
+                if is_elementwise(operand) and operand_id not in self.groups and operand.type.shape == user.type.shape:
                     alone = uses.only_reader(operand_id) is not None
                     edges.append((-operand.type.bytes * (2 if alone else 1), uses.position[user_id], operand_id, user_id))
         for _, _, operand_id, user_id in sorted(edges):
@@ -116,11 +114,13 @@ class _Fuser:
         kernels = []
         for members in self.quotient.groups():
             nodes = sorted(members, key=self.uses.position.__getitem__)
-            kind = self.kinds.get(nodes[0], "elementwise")
-            if len(nodes) > 1 and kind:
-                kernels.append(make_kernel(self.graph, nodes, kind))
+            group = self.groups.get(nodes[0])
+            if group is not None:
+                kernels.append(make_kernel(self.graph, group.nodes, group.kind, kept=self.uses.kept))
+            elif len(nodes) > 1 and nodes[0] not in self.groups:
+                kernels.append(make_kernel(self.graph, nodes, "elementwise", kept=self.uses.kept))
             else:
-                kernels += [make_kernel(self.graph, [i], is_view=i in views) for i in nodes]
+                kernels += [make_kernel(self.graph, [i], is_view=i in views, kept=self.uses.kept) for i in nodes]
         return tuple(kernels)
 
     def _explain(self, kernels: tuple[Kernel, ...]) -> dict[tuple[int, int], str]:

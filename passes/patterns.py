@@ -21,7 +21,7 @@ REGION_NODES = 24
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Nodes (in topological order) that a kernel of ``kind`` could run."""
+    """Nodes that a kernel of ``kind`` could run, in a topological order; the contraction of an epilogue comes first."""
 
     kind: str
     nodes: tuple[int, ...]
@@ -76,23 +76,26 @@ def pool_indices(uses: Uses) -> Iterator[Group]:
 
 
 def mean_variance(uses: Uses) -> Iterator[Group]:
-    """mean(square(x - m)) with m = mean(x) over the same axes, its axes kept."""
+    """mean(square(x - m)) with m = mean(x) over the same axes, its axes kept or brought back by a reshape."""
     graph = uses.graph
     for node_id in uses.order:
         variance = graph[node_id]
         if variance.op.name != "mean":
             continue
         squared = graph[variance.operands[0]]
-        if squared.op.name != "square":
+        # the squares are not kept, so nobody else may read them
+        if squared.op.name != "square" or uses.only_reader(squared.id) is None:
             continue
         centred = graph[squared.operands[0]]
         if centred.op.name != "subtract":
             continue
         x, mean = graph.operands(centred)
-        same_axes = mean.op.name == "mean" and mean.attributes.axes == variance.attributes.axes
-        # the squares are not kept, so nobody else may read them
-        if same_axes and mean.operands == (x.id,) and uses.only_reader(squared.id) is not None:
-            yield Group("mean_variance", (mean.id, centred.id, squared.id, variance.id))
+        between: tuple[int, ...] = ()
+        if mean.op.name == "reshape" and uses.only_reader(mean.id) is not None:
+            between = (mean.id,)
+            mean = graph[mean.operands[0]]
+        if mean.op.name == "mean" and mean.operands == (x.id,) and mean.attributes.axes == variance.attributes.axes:
+            yield Group("mean_variance", (mean.id, *between, centred.id, squared.id, node_id))
 
 
 # --- weight gradients ------------------------------------------------------------------------------------------------------
@@ -134,7 +137,8 @@ def epilogues(uses: Uses) -> Iterator[Group]:
         if node.op.name in CONTRACTIONS and node_id not in uses.kept:
             found = _single_exit(uses, node)
             if found:
-                yield Group("matmul_epilogue" if node.op.name == "matmul" else f"{node.op.name}_epilogue", (node_id, *found))
+                rest = _with_producers(uses, set(found), node.type.shape)
+                yield Group(f"{node.op.name}_epilogue", (node_id, *rest))
 
 
 def _single_exit(uses: Uses, start: Node) -> list[int]:
@@ -178,22 +182,34 @@ def reduced_elementwise(uses: Uses) -> Iterator[Group]:
         node = graph[node_id]
         if node.op.name not in REDUCTIONS:
             continue
-        shape = graph[node.operands[0]].type.shape
-        region = {node_id}
-        waiting = [-uses.position[node.operands[0]]]
-        while waiting and len(region) < REGION_NODES:
-            candidate = graph[uses.order[-heapq.heappop(waiting)]]
-            if candidate.id in region or candidate.id in uses.kept or candidate.id in uses.taken:
-                continue
-            if not is_elementwise(candidate) or candidate.type.shape != shape:
-                continue
-            if any(reader not in region for reader in uses.readers[candidate.id]) or leaves_forward(candidate, node):
-                continue
-            region.add(candidate.id)
-            for operand in candidate.operands:
+        nodes = _with_producers(uses, {node_id}, graph[node.operands[0]].type.shape)
+        if len(nodes) > 1:
+            yield Group("elementwise_reduce", nodes)
+
+
+def _with_producers(uses: Uses, members: set[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The members and the elementwise work of this shape that only they read, in topological order."""
+    graph = uses.graph
+    members = set(members)
+    waiting = [-uses.position[operand] for member in members for operand in graph[member].operands]
+    heapq.heapify(waiting)
+    while waiting and len(members) < REGION_NODES:
+        node = graph[uses.order[-heapq.heappop(waiting)]]  # the last in program order: its readers have been decided on
+        if node.id in members or node.id in uses.kept or node.id in uses.taken:
+            continue
+        if not is_elementwise(node) or node.type.shape != shape or _is_epilogue(uses, node):
+            continue
+        readers = uses.readers[node.id]
+        if all(reader in members and not leaves_forward(node, graph[reader]) for reader in readers):
+            members.add(node.id)
+            for operand in node.operands:
                 heapq.heappush(waiting, -uses.position[operand])
-        if len(region) > 1:
-            yield Group("elementwise_reduce", tuple(sorted(region, key=uses.position.__getitem__)))
+    return tuple(sorted(members, key=uses.position.__getitem__))
+
+
+def _is_epilogue(uses: Uses, node: Node) -> bool:
+    """Whether a contraction that nobody else reads will take the op into its own kernel."""
+    return any(uses.graph[i].op.name in CONTRACTIONS and uses.only_reader(i) is not None for i in node.operands)
 
 
 PATTERNS = (pool_indices, mean_variance, conv_weight_gradients, epilogues, reduced_elementwise)

@@ -1,7 +1,7 @@
 """Where every value lives: one arena, buffers shared over time, results in place, new states in the states' own arrays.
 
 A *buffer* is one place for values that follow each other in place; views belong to the buffer of the value they show.  Each
-buffer lives from the kernel that writes it first to the last that reads it, and gets the tightest free gap of the arena.
+buffer lives from the kernel that writes it first to the last that reads it; :mod:`irconv.passes.packing` finds its offset.
 
 A state is written in place only if every reader of its old value (through views too) runs before, or is the writing kernel
 itself where the target allows it, and all guards have run.  Otherwise the new value is computed elsewhere and copied when all
@@ -10,18 +10,14 @@ kernels have run.  Kernels read states but commits read only computed values, so
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from irconv.errors import GraphError
 from irconv.graph import Graph
 from irconv.kernel import Allocation, MemoryPlan, Schedule, view_roots
+from irconv.passes.packing import Buffer, pack, peak
 from irconv.strides import covers, value_strides
 from irconv.target import Target
-
-ALIGNMENT = 64
-"""Every buffer starts at a multiple of this many bytes: a cache line, and the widest vector register."""
 
 
 def plan_memory(graph: Graph, schedule: Schedule, target: Target) -> MemoryPlan:
@@ -31,15 +27,6 @@ def plan_memory(graph: Graph, schedule: Schedule, target: Target) -> MemoryPlan:
     state array.
     """
     return _Planner(graph, schedule, target).plan()
-
-
-@dataclass
-class _Buffer:
-    """A place: its size, and the first and last position in the schedule at which it is in use."""
-
-    bytes: int
-    start: int
-    end: int
 
 
 class _Planner:
@@ -137,10 +124,10 @@ class _Planner:
             node.type.shape, self.strides[node.id][0], self.graph[root].type.shape
         )
 
-    def _buffers(self, stored: Mapping[int, int]) -> tuple[dict[int, int], list[_Buffer]]:
+    def _buffers(self, stored: Mapping[int, int]) -> tuple[dict[int, int], list[Buffer]]:
         """Arena values to numbers of buffers.  ``stored``: values written straight into states."""
         home: dict[int, int] = {}
-        buffers: list[_Buffer] = []
+        buffers: list[Buffer] = []
         final = len(self.kernels)
         committed = set(self.graph.updates.values())
         for position, kernel in enumerate(self.kernels):
@@ -154,7 +141,7 @@ class _Planner:
                 root = self._dying_input(position, value, home, buffers, taken)
                 if root is None:
                     home[value] = len(buffers)
-                    buffers.append(_Buffer(self.graph[value].type.bytes, position, end))
+                    buffers.append(Buffer(self.graph[value].type.bytes, position, end))
                 else:
                     taken.add(root)
                     home[value] = home[root]
@@ -162,7 +149,7 @@ class _Planner:
         return home, buffers
 
     def _dying_input(
-        self, position: int, output: int, home: Mapping[int, int], buffers: Sequence[_Buffer], taken: set[int]
+        self, position: int, output: int, home: Mapping[int, int], buffers: Sequence[Buffer], taken: set[int]
     ) -> int | None:
         """An arena value whose buffer the kernel may give to ``output`` (``taken``: those it has given away already)."""
         kernel = self.kernels[position]
@@ -183,7 +170,7 @@ class _Planner:
             sizes = () if kernel.is_view else self.target.workspace(self.graph, kernel)
             if sizes:
                 temporaries[kernel.name] = list(range(len(buffers), len(buffers) + len(sizes)))
-                buffers += [_Buffer(size, position, position) for size in sizes]
+                buffers += [Buffer(size, position, position) for size in sizes]
         offsets, arena = pack(buffers)
         places = [Allocation(offset, buffer.bytes) for offset, buffer in zip(offsets, buffers, strict=True)]
         return MemoryPlan(
@@ -194,102 +181,7 @@ class _Planner:
             update_in_place=in_place,
             commits=tuple(commits),
             scratch={name: tuple(places[i] for i in ids) for name, ids in temporaries.items()},
-            peak_bytes=_peak(buffers),
+            peak_bytes=peak(buffers),
             naive_bytes=sum(self.graph[v].type.bytes for v in home)
             + sum(places[i].bytes for ids in temporaries.values() for i in ids),
         )
-
-
-# --- offsets ---------------------------------------------------------------------------------------------------------------
-
-
-def pack(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
-    """Offsets of buffers, and the size of the arena.  Best fit, forwards and backwards in time; the smaller arena wins."""
-    forwards = _best_fit(buffers)
-    final = max((b.end for b in buffers), default=0)
-    backwards = _best_fit([_Buffer(b.bytes, final - b.end, final - b.start) for b in buffers])
-    return min(forwards, backwards, key=lambda packed: packed[1])
-
-
-def _best_fit(buffers: Sequence[_Buffer]) -> tuple[list[int], int]:
-    """Walk through time; each buffer that begins takes the smallest gap it fits in, the largest buffers first."""
-    offsets = [0] * len(buffers)
-    free = _FreeList()
-    begins: dict[int, list[int]] = {}
-    ends: dict[int, list[int]] = {}
-    for i, buffer in enumerate(buffers):
-        if buffer.bytes:
-            begins.setdefault(buffer.start, []).append(i)
-            ends.setdefault(buffer.end + 1, []).append(i)
-    for time in sorted({*begins, *ends}):
-        for i in ends.get(time, ()):
-            free.give(offsets[i], _aligned(buffers[i].bytes))
-        for i in sorted(begins.get(time, ()), key=lambda i: (-buffers[i].bytes, i)):
-            offsets[i] = free.take(_aligned(buffers[i].bytes))
-    return offsets, free.end
-
-
-class _FreeList:
-    """Gaps of the arena: by offset, to join neighbours, and by size, to find the tightest."""
-
-    def __init__(self) -> None:
-        self.end = 0  # the arena so far; beyond it everything is free
-        self.starts: list[int] = []
-        self.sizes: dict[int, int] = {}
-        self.by_size: list[tuple[int, int]] = []
-
-    def take(self, size: int) -> int:
-        """The offset of ``size`` bytes: the tightest gap, else the last gap extended, else the end."""
-        at = bisect.bisect_left(self.by_size, (size, -1))
-        if at < len(self.by_size):
-            gap, offset = self.by_size[at]
-            self._remove(offset)
-            if gap > size:
-                self._insert(offset + size, gap - size)
-            return offset
-        offset = self.end
-        if self.starts and self.starts[-1] + self.sizes[self.starts[-1]] == self.end:
-            offset = self.starts[-1]
-            self._remove(offset)
-        self.end = offset + size
-        return offset
-
-    def give(self, offset: int, size: int) -> None:
-        """Free a range, joined with the gaps around it."""
-        at = bisect.bisect_left(self.starts, offset)
-        if at < len(self.starts) and self.starts[at] == offset + size:
-            follower = self.starts[at]
-            size += self.sizes[follower]
-            self._remove(follower)
-        if at > 0 and self.starts[at - 1] + self.sizes[self.starts[at - 1]] == offset:
-            offset = self.starts[at - 1]
-            size += self.sizes[offset]
-            self._remove(offset)
-        self._insert(offset, size)
-
-    def _insert(self, offset: int, size: int) -> None:
-        bisect.insort(self.starts, offset)
-        self.sizes[offset] = size
-        bisect.insort(self.by_size, (size, offset))
-
-    def _remove(self, offset: int) -> None:
-        size = self.sizes.pop(offset)
-        del self.starts[bisect.bisect_left(self.starts, offset)]
-        del self.by_size[bisect.bisect_left(self.by_size, (size, offset))]
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _peak(buffers: Sequence[_Buffer]) -> int:
-    """The most bytes in use at one position, each buffer rounded up to whole cache lines."""
-    change: dict[int, int] = {}
-    for buffer in buffers:
-        change[buffer.start] = change.get(buffer.start, 0) + _aligned(buffer.bytes)
-        change[buffer.end + 1] = change.get(buffer.end + 1, 0) - _aligned(buffer.bytes)
-    live = peak = 0
-    for _, difference in sorted(change.items()):
-        live += difference
-        peak = max(peak, live)
-    return peak

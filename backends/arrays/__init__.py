@@ -17,6 +17,7 @@ from irconv.backends.arrays import (
     reduce,
     resize,
     shape,
+    weight_gradient,
 )
 from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, ViewKernel
 
@@ -44,4 +45,5 @@ __all__ = [
     "reduce",
     "resize",
     "shape",
+    "weight_gradient",
 ]

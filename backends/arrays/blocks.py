@@ -65,13 +65,24 @@ class Blocks:
         return found
 
 
-def cut(shape: tuple[int, ...], itemsize: int, parallel: Parallel | None, block_bytes: int | None = None) -> Blocks:
-    """Cut a result into blocks of whole inner axes, at most ``block_bytes`` each; one block without ``parallel``."""
+def along(shape: tuple[int, ...], regions: Sequence[tuple[slice, ...]]) -> Blocks:
+    """The blocks that are the given regions (slices of every axis) of a result."""
+    shapes = tuple(
+        tuple(len(range(*part.indices(n))) for part, n in zip(region, shape, strict=True)) for region in regions
+    )
+    return Blocks(shape, tuple(regions), shapes, max(map(math.prod, shapes), default=1))
+
+
+def cut(shape: tuple[int, ...], itemsize: int, parallel: Parallel | None, fixed: bool = False) -> Blocks:
+    """Cut a result into blocks of whole inner axes, of the pool's block size; one block without ``parallel``.
+
+    ``fixed``: do not cut smaller so as to give every thread a block (what is summed by block must not depend on the threads).
+    """
     size = math.prod(shape)
     if parallel is None or size * itemsize <= SMALL:
         return Blocks(shape, ((),), (shape,), max(size, 1))
-    wanted = max(1, (block_bytes or parallel.block_bytes) // itemsize)
-    if parallel.threads > 1:
+    wanted = max(1, parallel.block_bytes // itemsize)
+    if parallel.threads > 1 and not fixed:
         wanted = min(wanted, -(-size // parallel.threads))
     axis, inner = 0, size // max(shape[0], 1)
     while inner > wanted:
@@ -84,6 +95,27 @@ def cut(shape: tuple[int, ...], itemsize: int, parallel: Parallel | None, block_
     return Blocks(shape, indices, shapes, max(map(math.prod, shapes)))
 
 
+@dataclass(frozen=True)
+class Program:
+    """Stages compiled for one way of cutting a result.
+
+    ``task(arrays, block, worker)`` runs them on one block, ``run(*arrays)`` on all; arrays are (*outputs, *inputs, *scratch).
+    """
+
+    blocks: Blocks
+    parallel: Parallel | None
+    task: Callable[[Sequence[Array], int, int], None]
+
+    def run(self, *arrays: Array) -> None:
+        """Run every block."""
+        count = len(self.blocks.indices)
+        if count == 1 or self.parallel is None:
+            for block in range(count):
+                self.task(arrays, block, 0)
+        else:
+            self.parallel.run(lambda block, worker: self.task(arrays, block, worker), count)
+
+
 def program(
     blocks: Blocks,
     stages: Sequence[Stage],
@@ -92,47 +124,50 @@ def program(
     dtypes: Sequence[DType],
     parallel: Parallel | None,
     scratch: Scratch,
-) -> Callable[..., None]:
-    """A function ``run(*outputs, *inputs, *scratch)`` that runs the stages on every block.
+    continued: bool = False,
+    stores: Sequence[Sequence[Index]] | None = None,
+) -> Program:
+    """Compile stages.
 
     Values are numbered: first the inputs (whose shapes are given), then whatever the stages make; ``dtypes`` are theirs.
-    ``outputs`` are the numbers of the values to be stored, ``scratch`` collects the temporaries.
+    ``outputs`` are the numbers of the values to be stored, ``scratch`` collects the temporaries.  ``continued``: the first input
+    is what the only output's buffer holds already, to be replaced.  ``stores``: where each output's part of each block goes, if that
+    is not the block's own index.
     """
     registers = _Registers(blocks, parallel, scratch)
-    made = _assign(stages, outputs, len(inputs), dtypes, registers)
+    made = _assign(stages, outputs, len(inputs), dtypes, registers, continued)
     reads = [blocks.index_of(shape) for shape in inputs]
     stored = len(outputs)
     first_scratch = stored + len(inputs)
-    loaded = range(len(inputs))
+    loaded = [i for i in range(len(inputs)) if not (continued and i == 0)]
     width = len(dtypes)
     place = {value: position for position, value in enumerate(outputs)}
-    single = len(blocks.indices) == 1
+    targets = stores or [blocks.indices] * stored
 
-    def run(*arrays: Array) -> None:
-        buffers = arrays[first_scratch:]
+    def task(arrays: Sequence[Array], block: int, worker: int) -> None:
+        shape, buffers = blocks.shapes[block], arrays[first_scratch:]
+        values: list[Array] = [None] * width
+        for i in loaded:
+            where = reads[i][block]
+            values[i] = arrays[stored + i] if where is None else arrays[stored + i][where]
+        parts = [arrays[i][targets[i][block]] if targets[i][block] else arrays[i] for i in range(stored)]
+        if continued:
+            values[0] = parts[0]
+        for stage, register, temporaries, copied in made:
+            at = place.get(stage.target)
+            if register == STORE:
+                out = parts[0]
+            elif at is not None and not copied:
+                out = parts[at]
+            else:
+                out = registers.view(buffers, register, worker, shape)
+            values[stage.target] = out
+            extra = [registers.view(buffers, t, worker, shape) for t in temporaries]
+            stage.step.apply(*[values[s] for s in stage.sources], out, *extra)
+            if copied:
+                parts[0][...] = out
 
-        def task(block: int, worker: int) -> None:
-            index, shape = blocks.indices[block], blocks.shapes[block]
-            values: list[Array] = [None] * width
-            for i in loaded:
-                where = reads[i][block]
-                values[i] = arrays[stored + i] if where is None else arrays[stored + i][where]
-            for step, sources, target, register, temporaries in made:
-                at = place.get(target)
-                if at is not None:
-                    out = arrays[at] if single else arrays[at][index]
-                else:
-                    out = registers.view(buffers, register, worker, shape)
-                values[target] = out
-                extra = [registers.view(buffers, t, worker, shape) for t in temporaries]
-                step.apply(*[values[s] for s in sources], out, *extra)
-
-        if single or parallel is None:
-            task(0, 0)
-        else:
-            parallel.run(task, len(blocks.indices))
-
-    return run
+    return Program(blocks, parallel, task)
 
 
 class _Registers:
@@ -156,29 +191,47 @@ class _Registers:
 
     def give(self, slot: int) -> None:
         """Say that the temporary's value is dead."""
-        self.free.setdefault(self.dtypes[slot], []).append(slot)
+        if slot != STORE:
+            self.free.setdefault(self.dtypes[slot], []).append(slot)
 
     def view(self, buffers: Sequence[Array], slot: int, worker: int, shape: tuple[int, ...]) -> Array:
         """The temporary of one thread in the shape of a block."""
         return buffers[slot][worker, : math.prod(shape)].reshape(shape)
 
 
+STORE = -2
+"""In place of a temporary: the buffer of the (only) output, which a value on its way may use."""
+
+Made = tuple[Stage, int, tuple[int, ...], bool]
+
+
 def _assign(
-    stages: Sequence[Stage], outputs: Sequence[int], inputs: int, dtypes: Sequence[DType], registers: _Registers
-) -> list[tuple[Step, tuple[int, ...], int, int, tuple[int, ...]]]:
-    """Give every value that is not an output a temporary: (step, sources, target, its temporary or -1, others needed)."""
+    stages: Sequence[Stage],
+    outputs: Sequence[int],
+    inputs: int,
+    dtypes: Sequence[DType],
+    registers: _Registers,
+    continued: bool,
+) -> list[Made]:
+    """Where every value lives: (stage, its temporary, other temporaries it needs, whether it is copied to the output after).
+
+    Outputs have no temporary (-1), except one that may not yet be overwritten while it is computed.
+    """
     last = {source: position for position, stage in enumerate(stages) for source in stage.sources}
-    held: dict[int, int] = {}
-    made = []
+    held: dict[int, int] = {0: STORE} if continued else {}
+    made: list[Made] = []
     for position, stage in enumerate(stages):
         step, target = stage.step, stage.target
         dying = [s for s in dict.fromkeys(stage.sources) if s in held and last[s] == position]
-        # a source that dies here may be overwritten, if the step allows it
-        reused = next(
-            (s for s in dying if dtypes[s] is dtypes[target] and _only(stage.sources, s) in step.in_place), None
-        )
-        register = -1
-        if target not in outputs:
+        register, copied = -1, False
+        if target in outputs:
+            stored = next((s for s in stage.sources if held.get(s) == STORE), None)
+            if stored is not None and _only(stage.sources, stored) not in step.in_place:
+                register, copied = registers.take(dtypes[target]), True
+        else:
+            # a source that dies here may be overwritten, if the step allows it
+            free = (s for s in dying if dtypes[s] is dtypes[target] and _only(stage.sources, s) in step.in_place)
+            reused = next(free, None)
             if reused is not None:
                 register = held.pop(reused)
                 dying.remove(reused)
@@ -186,8 +239,8 @@ def _assign(
                 register = registers.take(dtypes[target])
             held[target] = register
         temporaries = tuple(registers.take(dtype) for dtype in step.temporaries)
-        made.append((step, stage.sources, target, register, temporaries))
-        for slot in temporaries:
+        made.append((stage, register, temporaries, copied))
+        for slot in (*temporaries, *((register,) if copied else ())):
             registers.give(slot)
         for source in dying:
             registers.give(held.pop(source))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irconv.backends.arrays.base import Scratch
 from irconv.backends.arrays.blocks import Stage
-from irconv.backends.arrays.elementwise import step_of
+from irconv.backends.arrays.elementwise import step_of, where_or_zero
 from irconv.types import DType
 
 
@@ -36,12 +35,19 @@ def chain_of(xp: Any, graph: Any, nodes: Sequence[int], first: Sequence[int] = (
     for i in nodes:
         node = graph[i]
         types = tuple(graph[s].type for s in reads[i])
-        step = step_of(node.op.name, xp, node.attributes, types, node.type)
+        if node.op.name == "where" and _is_zero(graph[node.operands[2]]):
+            step = where_or_zero(xp, types)
+        else:
+            step = step_of(node.op.name, xp, node.attributes, types, node.type)
         stages.append(Stage(step, tuple(numbers[s] for s in reads[i]), numbers[i]))
     known = [graph[i].type for i in (*inputs, *nodes)]
     return Chain(
         tuple(stages), inputs, numbers, tuple(t.dtype for t in known), tuple(t.shape for t in known[: len(inputs)])
     )
+
+
+def _is_zero(node: Any) -> bool:
+    return node.op.name == "constant" and not node.attributes.value.any()
 
 
 def _sources(node: Any) -> tuple[int, ...]:

@@ -9,13 +9,13 @@ Measured on two AVX-512 cores (float32, one BLAS thread for each piece): the pro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
 from irconv.backends.arrays.depthwise import depthwise, is_depthwise
+from irconv.backends.arrays.work import Work, work_kernel
 from irconv.ops.window import Ints, Pairs
 from irconv.types import DType, TensorType
 
@@ -27,8 +27,6 @@ GPU_COLUMN_BYTES = 256 * 1024 * 1024
 
 FEW_COLUMNS = 128
 """Threads share the rows of the weight when there would be fewer columns of windows for each."""
-
-Task = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -77,29 +75,6 @@ def geometry(a: Any, x: TensorType, w: TensorType, result: TensorType) -> Geomet
     )
 
 
-@dataclass(frozen=True)
-class Work:
-    """A convolution in pieces that may run side by side.
-
-    regions: for each piece, what it writes of the result [batch, out_channels, *counts], as slices of all axes.
-    before:  ``before(x, w, scratch)`` runs first and returns the weight as the pieces want it.
-    piece:   ``piece(i, worker, out, x, weight, scratch)`` computes a region.
-    """
-
-    regions: tuple[tuple[slice, ...], ...]
-    before: Callable[[Array, Array, tuple[Array, ...]], Array]
-    piece: Callable[[int, int, Array, Array, Array, tuple[Array, ...]], None]
-
-
-def run_pieces(parallel: Parallel | None, task: Task, count: int) -> None:
-    """Run the tasks on the pool, or one after the other where there is none."""
-    if parallel is not None:
-        parallel.run(task, count)
-        return
-    for index in range(count):
-        task(index, 0)
-
-
 def flat_weight(xp: Any, w: Array, spare: Array) -> Array:
     """The weight as it is if contiguous and of the type that is summed in, else copied into ``spare``."""
     if w.flags.c_contiguous and w.dtype == spare.dtype:
@@ -116,7 +91,8 @@ def plan_pieces(g: Geometry, itemsize: int, parallel: Parallel | None) -> tuple[
     threads = parallel.threads if parallel else 1
     budget = COLUMN_BYTES if parallel else GPU_COLUMN_BYTES
     row = math.prod(g.counts[1:])
-    fitting = max(1, budget // max(1, g.groups * g.depth * itemsize))  # columns that fit
+    # columns of which both the windows and the results fit
+    fitting = max(1, budget // max(1, max(g.groups * g.depth, g.out_channels) * itemsize))
     share = max(1, -(-g.batch * g.area // threads))
     if g.area <= fitting:
         # evenly many samples for every thread, so that none waits for the other's last piece
@@ -232,20 +208,13 @@ def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, str
     return product_work(xp, g, dtype, parallel, scratch)
 
 
+def conv_request_work(request: Request, scratch: Scratch) -> Work:
+    """The work of a conv node."""
+    g = geometry(request.attributes, *request.operands, request.result)
+    return conv_work(request.xp, g, request.result.dtype, request.parallel, request.strict, scratch)
+
+
 @kernel("conv")
 def _conv(request: Request) -> ArrayKernel:
     scratch = Scratch()
-    g = geometry(request.attributes, *request.operands, request.result)
-    work = conv_work(request.xp, g, request.result.dtype, request.parallel, request.strict, scratch)
-
-    def run(out: Array, x: Array, w: Array, *buffers: Array) -> None:
-        if not out.size:
-            return
-        weight = work.before(x, w, buffers)
-        run_pieces(
-            request.parallel,
-            lambda i, worker: work.piece(i, worker, out, x, weight, buffers),
-            len(work.regions),
-        )
-
-    return ArrayKernel(run, tuple(scratch.types))
+    return work_kernel(conv_request_work(request, scratch), request.parallel, scratch)

@@ -11,10 +11,11 @@ import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
-from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, Geometry, Work, conv_work, run_pieces
+from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, Geometry, conv_work
 from irconv.backends.arrays.depthwise import is_depthwise
 from irconv.backends.arrays.taps import Tap, overlaps, window_taps
-from irconv.types import DType, TensorType
+from irconv.backends.arrays.work import Work, work_kernel
+from irconv.types import TensorType
 
 GATHER_BELOW = 256
 """Samples of fewer positions are multiplied together."""
@@ -69,6 +70,8 @@ def scatter_work(request: Request, scratch: Scratch) -> Work:
     tap_count, area, work = math.prod(kernel_size), math.prod(counts), result.dtype.accumulator
     per_group, taken = w_type.shape[1], channels // a.groups
     samples, block = _block(batch, area, per_group, a.groups * tap_count * work.bytes, request.parallel)
+    if a.groups > 1:
+        block = per_group  # so that a region is a range of channels
     plan = [(*s, *o) for s in spans(batch, samples) for o in spans(per_group, block)]
     threads = request.parallel.threads if request.parallel else 1
     rows = block * tap_count
@@ -113,7 +116,10 @@ def scatter_work(request: Request, scratch: Scratch) -> Work:
         if wide >= 0:
             xp.copyto(target, total, casting="same_kind")
 
-    regions = tuple((slice(first, last), slice(None), *everything) for first, last, _, _ in plan)
+    regions = tuple(
+        (slice(first, last), slice(start, stop) if a.groups == 1 else slice(None), *everything)
+        for first, last, start, stop in plan
+    )
     return Work(regions, before, piece)
 
 
@@ -175,16 +181,4 @@ def transposed_work(request: Request, scratch: Scratch) -> Work:
 @kernel("conv_transpose")
 def _conv_transpose(request: Request) -> ArrayKernel:
     scratch = Scratch()
-    work = transposed_work(request, scratch)
-
-    def run(out: Array, x: Array, w: Array, *buffers: Array) -> None:
-        if not out.size:
-            return
-        weight = work.before(x, w, buffers)
-        run_pieces(
-            request.parallel,
-            lambda i, worker: work.piece(i, worker, out, x, weight, buffers),
-            len(work.regions),
-        )
-
-    return ArrayKernel(run, tuple(scratch.types))
+    return work_kernel(transposed_work(request, scratch), request.parallel, scratch)

@@ -52,7 +52,7 @@ def _phases(g: Any) -> tuple[list[Band], list[tuple[int, int]], tuple[int, ...]]
 def depthwise(
     xp: Any, g: Any, dtype: DType, parallel: Parallel | None, scratch: Scratch
 ) -> tuple[tuple[tuple[slice, ...], ...], Callable[..., None]]:
-    """Regions of the result, and the function that computes one (see :class:`irconv.backends.arrays.conv.Work`)."""
+    """Regions of the result, and the function that computes one (see :class:`irconv.backends.arrays.work.Work`)."""
     work = dtype.accumulator
     planes, taps, extent = _phases(g)
     area, multiplier = math.prod(extent), g.out_channels // g.channels

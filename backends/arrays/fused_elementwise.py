@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
 from irconv.backends.arrays.base import Array, ArrayKernel, FusedRequest, Scratch, fused
-from irconv.backends.arrays.blocks import cut, program, shared_pairs
+from irconv.backends.arrays.blocks import Stage, Step, cut, program, shared_pairs
 from irconv.backends.arrays.chain import chain_of
+from irconv.backends.arrays.reduce import fold_by_block
 from irconv.types import TensorType
 
 
@@ -29,7 +26,7 @@ def _elementwise(request: FusedRequest) -> ArrayKernel:
     rest = count + len(kernel.inputs)
 
     def run(*arrays: Array) -> None:
-        inner(*arrays[:count], *(arrays[i] for i in picked), *arrays[rest:])
+        inner.run(*arrays[:count], *(arrays[i] for i in picked), *arrays[rest:])
 
     pairs = shared_pairs(chain.stages, outputs, chain.shapes, shape, chain.dtypes)
     in_place = tuple((out, kernel.inputs.index(chain.inputs[i])) for out, i in pairs)
@@ -38,59 +35,75 @@ def _elementwise(request: FusedRequest) -> ArrayKernel:
 
 @fused("elementwise_reduce")
 def _elementwise_reduce(request: FusedRequest) -> ArrayKernel:
-    from irconv.backends.arrays.base import KERNELS
-    xp, graph, kernel = request.xp, request.graph, request.kernel
+    """A chain whose last value is folded block by block and never stored."""
+    xp, graph, kernel, parallel = request.xp, request.graph, request.kernel, request.parallel
     last = graph[kernel.nodes[-1]]
-    source = graph[last.operands[0]]
+    source = graph[last.operands[0]].type
     chain = chain_of(xp, graph, kernel.nodes[:-1])
-    blocks = cut(source.type.shape, source.type.dtype.bytes, request.parallel)
+    blocks = cut(source.shape, source.dtype.bytes, parallel, fixed=True)
+    fold = fold_by_block(xp, last.op.name, last.attributes.axes, source.shape, blocks, last.type)
     scratch = Scratch()
-    full = scratch.add(source.type.dtype, *source.type.shape)
-    own = Scratch()
-    inner = program(blocks, chain.stages, [chain.numbers[source.id]], chain.shapes, chain.dtypes, request.parallel, own)
-    fold = KERNELS[last.op.name](request.alone(last))
+    table = scratch.add(fold.table.dtype, *fold.table.shape)
+    result = len(chain.dtypes)
+    stages = [*chain.stages, Stage(fold.step, (chain.numbers[last.operands[0]],), result)]
+    dtypes = [*chain.dtypes, fold.table.dtype]
+    inner = program(blocks, stages, [result], chain.shapes, dtypes, parallel, scratch, stores=[fold.indices])
     picked = [1 + kernel.inputs.index(i) for i in chain.inputs]
     rest = 1 + len(kernel.inputs)
-    types = (*scratch.types, *own.types, *fold.scratch)
 
     def run(*arrays: Array) -> None:
-        value = arrays[rest]
-        inner(value, *(arrays[i] for i in picked), *arrays[rest + 1 : rest + 1 + len(own.types)])
-        fold.run(arrays[0], value, *arrays[rest + 1 + len(own.types):])
+        if arrays[0].size:
+            buffers = arrays[rest:]
+            inner.run(buffers[table], *(arrays[i] for i in picked), *buffers)
+            fold.finish(arrays[0], buffers[table])
 
-    return ArrayKernel(run, types)
+    return ArrayKernel(run, tuple(scratch.types))
 
 
 @fused("mean_variance")
 def _mean_variance(request: FusedRequest) -> ArrayKernel:
-    xp, graph, kernel = request.xp, request.graph, request.kernel
-    mean_id, centred_id, squared_id, variance_id = kernel.nodes
-    mean, variance = graph[mean_id], graph[variance_id]
+    """Two passes over x: its sums, then those of the squared deviations, each block in cache; exact at a large mean."""
+    xp, graph, kernel, parallel = request.xp, request.graph, request.kernel, request.parallel
+    # a reshape may stand between the mean and the deviation from it
+    mean, centred, variance = (graph[kernel.nodes[at]] for at in (0, -3, -1))
     x_type = graph[mean.operands[0]].type
-    axes = mean.attributes.axes
-    count = math.prod(x_type.shape[axis] for axis in axes)
-    work = x_type.dtype.accumulator
+    work, axes = x_type.dtype.accumulator, mean.attributes.axes
+    middle_shape = tuple(1 if axis in axes else n for axis, n in enumerate(x_type.shape))
+    blocks = cut(x_type.shape, work.bytes, parallel, fixed=True)
+    sums = fold_by_block(xp, "mean", axes, x_type.shape, blocks, TensorType(work, middle_shape))
     scratch = Scratch()
-    wide_mean = scratch.add(work, *(1 if i in axes else n for i, n in enumerate(x_type.shape)))
-    deviation = scratch.add(work, *x_type.shape)
-    wide_variance = scratch.add(work, *variance.type.shape)
+    middle = scratch.add(work, *middle_shape)
+    spread = scratch.add(work, *middle_shape)
+    table = scratch.add(work, *sums.table.shape)
+    kept = centred.id in kernel.outputs
+    first = program(
+        blocks, [Stage(sums.step, (0,), 1)], [1], [x_type.shape], [x_type.dtype, work], parallel, scratch,
+        stores=[sums.indices],
+    )
+    # 0: x, 1: its mean, 2: the deviation, 3: its square, 4: the table, 5: the deviation as it is kept
+    stages = [Stage(Step(xp.subtract), (0, 1), 2), Stage(Step(xp.square), (2,), 3), Stage(sums.step, (3,), 4)]
+    if kept:
+        stages.insert(1, Stage(Step(lambda x, out: xp.copyto(out, x, casting="same_kind")), (2,), 5))
+    outputs, stores = ([4, 5], [sums.indices, blocks.indices]) if kept else ([4], [sums.indices])
+    dtypes = [x_type.dtype, work, work, work, work, x_type.dtype]
+    second = program(
+        blocks, stages, outputs, [x_type.shape, middle_shape], dtypes, parallel, scratch, stores=stores
+    )
     place = {i: position for position, i in enumerate(kernel.outputs)}
-    rest = len(kernel.outputs) + 1
+    x_at = len(kernel.outputs)
 
     def run(*arrays: Array) -> None:
-        x, temporary = arrays[len(kernel.outputs)], arrays[rest:]
-        middle, centred, spread = temporary[wide_mean], temporary[deviation], temporary[wide_variance]
-        xp.sum(x, axis=axes, dtype=work.numpy, out=middle, keepdims=True)
-        xp.divide(middle, count, middle)
-        xp.subtract(x, middle, centred)
-        if centred_id in place:
-            xp.copyto(arrays[place[centred_id]], centred, casting="same_kind")
-        xp.square(centred, centred)
-        xp.sum(centred, axis=axes, out=spread, keepdims=variance.attributes.keepdims)
-        xp.divide(spread, count, spread)
-        if mean_id in place:
-            xp.copyto(arrays[place[mean_id]], middle.reshape(mean.type.shape), casting="same_kind")
-        if variance_id in place:
-            xp.copyto(arrays[place[variance_id]], spread, casting="same_kind")
+        x, buffers = arrays[x_at], arrays[x_at + 1 :]
+        if not x.size:
+            return
+        first.run(buffers[table], x, *buffers)
+        sums.finish(buffers[middle], buffers[table])
+        results = (buffers[table], arrays[place[centred.id]]) if kept else (buffers[table],)
+        second.run(*results, x, buffers[middle], *buffers)
+        sums.finish(buffers[spread], buffers[table])
+        for node, value in ((mean, buffers[middle]), (variance, buffers[spread])):
+            if node.id in place:
+                target = arrays[place[node.id]]
+                xp.copyto(target, value.reshape(target.shape), casting="same_kind")
 
     return ArrayKernel(run, tuple(scratch.types))

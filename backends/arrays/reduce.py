@@ -1,48 +1,112 @@
-"""Reductions: the array module's own, accumulating at least in float32."""
+"""Reductions: partial results block by block, then of those, in an order that does not depend on the number of threads.
+
+Each block is folded by the array module while it is in cache, into its place in a small table; the table is folded at the end.
+Floats accumulate at least in float32.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from irconv.backends.arrays.base import Array, ArrayKernel, Request, kernel, scratch
-from irconv.types import TensorType
+from irconv.backends.arrays.base import Array, ArrayKernel, Request, Scratch, kernel, scratch
+from irconv.backends.arrays.blocks import Blocks, Index, Stage, Step, cut, program
+from irconv.types import DType, TensorType
+
+FOLDS = {"sum": "sum", "mean": "sum", "prod": "prod", "max": "amax", "min": "amin"}
+"""The array module's function for each reduction; the mean is a sum, divided at the end."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How a reduction is done by block.
+
+    step:    folds a block into its place in the table.
+    indices: that place, for each block.
+    table:   type of the table: the operand with folded axes of one element per block.
+    finish:  ``finish(out, table)``.
+    """
+
+    step: Step
+    indices: tuple[Index, ...]
+    table: TensorType
+    finish: Callable[[Array, Array], None]
+
+
+def fold_by_block(
+    xp: Any, name: str, axes: Sequence[int], source: tuple[int, ...], blocks: Blocks, result: TensorType
+) -> Fold:
+    """The reduction ``name`` over ``axes`` of a value of shape ``source``, cut into ``blocks``."""
+    fold, work = getattr(xp, FOLDS[name]), result.dtype.accumulator
+    depth = len(blocks.indices[0]) - 1 if blocks.indices and blocks.indices[0] else 0
+    local = tuple(axis - depth for axis in axes if axis >= depth)
+    typed = {} if name in ("max", "min") else {"dtype": work.numpy}
+    shape = [1 if axis in axes and axis >= depth else n for axis, n in enumerate(source)]
+    indices = blocks.indices
+    if len(blocks.indices) > 1 and depth in axes:
+        pieces = sorted({index[-1].start for index in blocks.indices if isinstance(index[-1], slice)})
+        shape[depth] = len(pieces)
+        number = {start: i for i, start in enumerate(pieces)}
+        indices = tuple((*index[:-1], _one(number[_start(index)])) for index in blocks.indices)
+    count = math.prod(source[axis] for axis in axes) if name == "mean" else 1
+    left = tuple(axis for axis in axes if shape[axis] != 1)
+
+    def apply(value: Array, out: Array) -> None:
+        fold(value, axis=local, out=out, keepdims=True, **typed)
+
+    def finish(out: Array, table: Array) -> None:
+        if left:
+            kept = tuple(1 if axis in axes else n for axis, n in enumerate(table.shape))
+            total = table[tuple(slice(0, n) for n in kept)]
+            # the first entry of the table takes the sum of all: a fold may not read what it writes, so it goes through out
+            if out.dtype == table.dtype:
+                fold(table, axis=left, out=out.reshape(kept), keepdims=True, **typed)
+                total = out.reshape(kept)
+            else:
+                total = fold(table, axis=left, keepdims=True, **typed)
+        else:
+            total = table
+        shaped = out.reshape(total.shape)
+        if count > 1:
+            xp.divide(total, count, total)
+        if total is not shaped:
+            xp.copyto(shaped, total, casting="same_kind")
+
+    return Fold(Step(apply), indices, TensorType(work, tuple(shape)), finish)
+
+
+def _start(index: Index) -> int:
+    part = index[-1]
+    return part.start if isinstance(part, slice) else part
+
+
+def _one(position: int) -> slice:
+    return slice(position, position + 1)
 
 
 def _fold(name: str) -> Callable[[Request], ArrayKernel]:
-    """A factory for sum, mean and prod."""
-    function = "prod" if name == "prod" else "sum"
+    """A factory for sum, mean, prod, max and min."""
 
     def make(request: Request) -> ArrayKernel:
         xp, a, source, result = request.xp, request.attributes, request.operands[0], request.result
-        fold, work = getattr(xp, function), result.dtype.accumulator
-        count = math.prod(source.shape[axis] for axis in a.axes) if name == "mean" else 1
-        wide = (scratch(work, *result.shape),) if work is not result.dtype else ()
+        blocks = cut(source.shape, source.dtype.bytes, request.parallel, fixed=True)
+        temporaries = Scratch()
+        fold = fold_by_block(xp, name, a.axes, source.shape, blocks, result)
+        table = temporaries.add(fold.table.dtype, *fold.table.shape)
+        dtypes: list[DType] = [source.dtype, fold.table.dtype]
+        stages = [Stage(fold.step, (0,), 1)]
+        made = program(
+            blocks, stages, [1], [source.shape], dtypes, request.parallel, temporaries, stores=[fold.indices]
+        )
 
-        def run(out: Array, x: Array, *temporary: Array) -> None:
-            total = temporary[0] if temporary else out
-            fold(x, axis=a.axes, dtype=work.numpy, out=total, keepdims=a.keepdims)
-            if count > 1:
-                xp.divide(total, count, total)
-            if temporary:
-                xp.copyto(out, total, casting="same_kind")
-
-        return ArrayKernel(run, wide)
-
-    return make
-
-
-def _extremum(name: str) -> Callable[[Request], ArrayKernel]:
-    """A factory for max and min."""
-
-    def make(request: Request) -> ArrayKernel:
-        fold, a = getattr(request.xp, "a" + name), request.attributes
-
-        def run(out: Array, x: Array) -> None:
+        def run(out: Array, x: Array, *buffers: Array) -> None:
             if out.size:
-                fold(x, axis=a.axes, out=out, keepdims=a.keepdims)
+                made.run(buffers[table], x, *buffers)
+                fold.finish(out, buffers[table])
 
-        return ArrayKernel(run)
+        return ArrayKernel(run, tuple(temporaries.types))
 
     return make
 
@@ -74,9 +138,7 @@ def _position(name: str) -> Callable[[Request], ArrayKernel]:
     return make
 
 
-for _name in ("sum", "mean", "prod"):
+for _name in FOLDS:
     kernel(_name)(_fold(_name))
-for _name in ("max", "min"):
-    kernel(_name)(_extremum(_name))
 for _name in ("argmax", "argmin"):
     kernel(_name)(_position(_name))

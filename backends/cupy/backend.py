@@ -12,6 +12,9 @@ from irconv.errors import BackendError
 from irconv.kernel import Program
 from irconv.target import Target
 
+KINDS = frozenset({"mean_variance", "pool_indices"})
+"""Fused kernels that pay on a GPU: those that work in cache-sized blocks, or sample by sample, do not."""
+
 _INSTALL = "pip install 'irconv[cuda]' on a machine with an NVIDIA GPU, or use backend='numpy'"
 
 
@@ -40,7 +43,7 @@ class CupyBackend:
         lowering = Lowering(cupy_module())
         return Target(
             self.name,
-            kinds=frozenset(FUSED),
+            kinds=KINDS & frozenset(FUSED),
             workspace=lowering.workspace,
             writes_in_place=lowering.writes_in_place,
         )

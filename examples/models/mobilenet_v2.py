@@ -45,7 +45,9 @@ class MobileNetV2(nn.Module):
         blocks: list[nn.Module] = [conv_bn_relu6(3, channels, 3, stride=2)]
         for expansion, outputs, count, first_stride in STAGES:
             for position in range(count):
-                blocks.append(InvertedResidual(channels, scaled(outputs), first_stride if position == 0 else 1, expansion))
+                blocks.append(
+                    InvertedResidual(channels, scaled(outputs), first_stride if position == 0 else 1, expansion)
+                )
                 channels = scaled(outputs)
         last = max(1280, scaled(1280))
         blocks.append(conv_bn_relu6(channels, last, 1))

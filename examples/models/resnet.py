@@ -53,7 +53,9 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A stem, four stages of residual blocks (each after the first halves the size and doubles the width), a linear head."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], classes: int = 1000, width: int = 64):
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], classes: int = 1000, width: int = 64
+    ):
         super().__init__()
         self.stem = nn.Sequential(conv_bn(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
         channels = width

@@ -69,7 +69,9 @@ def code(text: str) -> None:
         click.echo(text.rstrip("\n"))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), title: str | None = None) -> None:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), title: str | None = None
+) -> None:
     """Print rows under their column names; ``right`` are the numbers of the columns to align to the right."""
     screen = console()
     if screen.is_terminal:

@@ -54,7 +54,9 @@ def findings() -> list[Finding]:
     """Everything that is looked at, in order."""
     return [
         Finding("irconv", True, _version("irconv") or "not installed as a package"),
-        Finding("python", True, f"{platform.python_version()} ({platform.python_implementation()}, {platform.platform()})"),
+        Finding(
+            "python", True, f"{platform.python_version()} ({platform.python_implementation()}, {platform.platform()})"
+        ),
         *(_package(name, advice) for name, advice in PACKAGES.items()),
         _blas(),
         _threads(),
@@ -73,7 +75,9 @@ def _version(package: str) -> str | None:
 
 def _package(name: str, advice: str) -> Finding:
     version = _version(name)
-    return Finding(name, version is not None, version or "not installed", "" if version else advice or f"pip install {name}")
+    return Finding(
+        name, version is not None, version or "not installed", "" if version else advice or f"pip install {name}"
+    )
 
 
 def _blas() -> Finding:
@@ -103,7 +107,9 @@ def _compiler() -> Finding:
         path = shutil.which(name)
         if path is not None:
             return Finding("C compiler", True, f"{name}: {_first_line([path, '--version'])}")
-    return Finding("C compiler", False, f"none of {', '.join(COMPILERS)}", "not needed yet; from your system's packages")
+    return Finding(
+        "C compiler", False, f"none of {', '.join(COMPILERS)}", "not needed yet; from your system's packages"
+    )
 
 
 def _first_line(command: list[str]) -> str:

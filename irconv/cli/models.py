@@ -98,7 +98,10 @@ def _choices(module: ModuleType) -> str:
         name
         for name, value in vars(module).items()
         if not name.startswith("_")
-        and (isinstance(value, (Module, Graph)) or (callable(value) and getattr(value, "__module__", None) == module.__name__))
+        and (
+            isinstance(value, (Module, Graph))
+            or (callable(value) and getattr(value, "__module__", None) == module.__name__)
+        )
     ]
     return ", ".join(own) or "no model"
 
@@ -183,8 +186,9 @@ def trace_model(model: str, inputs: InputSpecs, training: bool = False) -> Graph
         try:
             return trace(source, *inputs.positional, training=training, **(inputs.named or {}))
         except IrconvError as error:
-            hint = None if inputs.any else "say what the inputs look like: --input 1x3x224x224[:f32]"
-            raise error.at(hint=hint) from error.__cause__
+            if not inputs.any:
+                error.hint = "say what the inputs look like: --input 1x3x224x224[:f32]"
+            raise
 
 
 def read_arrays(given: tuple[str, ...]) -> InputSpecs:

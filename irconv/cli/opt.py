@@ -18,15 +18,21 @@ USUAL = "simplify,fold_constants,cse,dce"
 
 @click.command()
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]", help="An input, unless MODEL is an .ir file.")
-@click.option("--passes", default=USUAL, show_default=True, help="Passes in order, each name or name{option=value,...}.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]", help="An input, unless MODEL is an .ir file."
+)
+@click.option(
+    "--passes", default=USUAL, show_default=True, help="Passes in order, each name or name{option=value,...}."
+)
 @click.option("--backward", is_flag=True, help="Differentiate first.")
 @click.option("--training", is_flag=True, help="Trace in training mode.")
 @click.option("--check", is_flag=True, help="Run the reference after every pass and compare the numbers.")
 @click.option("--diff", is_flag=True, help="Print what each pass changed.")
 @click.option("--notes", is_flag=True, help="Print what passes refused to do, and why.")
 @click.option("--output", metavar="FILE.ir", help="Where the result goes.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _list(c) if v else None)
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _list(c) if v else None
+)
 def opt(
     model: str,
     inputs: tuple[str, ...],

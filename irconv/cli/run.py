@@ -20,8 +20,12 @@ from irconv.types import type_of
 
 @click.command()
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="An .npy file, or an .npz with some by name.")
-@click.option("--output", "outputs", multiple=True, metavar="FILE", help="Where results go: one .npy each in order, or one .npz.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="[NAME=]FILE", help="An .npy file, or an .npz with some by name."
+)
+@click.option(
+    "--output", "outputs", multiple=True, metavar="FILE", help="Where results go: one .npy each in order, or one .npz."
+)
 @click.option("--weights", metavar="FILE", help="Parameters and buffers to load first (.safetensors or .npz).")
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Run so often and tell the best time.")
@@ -38,7 +42,9 @@ def run(
         try:
             compiled.specialise(*arrays.positional, **(arrays.named or {}))
         except IrconvError as error:
-            raise error.at(hint=None if arrays.any else "give the inputs: --input x.npy") from error.__cause__
+            if not arrays.any:
+                error.hint = "give the inputs: --input x.npy"
+            raise
     seconds = []
     results: Any = None
     for _ in range(repeat):
@@ -61,12 +67,16 @@ def write(found: list[tuple[str, np.ndarray]], outputs: tuple[str, ...]) -> None
             np.savez(outputs[0], **dict(found))  # type: ignore[arg-type]  # names are ours, not savez's own parameters
             return
         if len(outputs) != len(found):
-            raise click.UsageError(f"the model has {len(found)} results, --output names {len(outputs)} files; or give one .npz")
+            raise click.UsageError(
+                f"the model has {len(found)} results, --output names {len(outputs)} files; or give one .npz"
+            )
         for file, (_, array) in zip(outputs, found, strict=True):
             with open(file, "wb") as stream:  # numpy.save would add a suffix of its own
                 np.save(stream, array, allow_pickle=False)
     except OSError as error:
-        raise ModelError(f"cannot write results: {error}", hint="check that the folder exists and can be written") from None
+        raise ModelError(
+            f"cannot write results: {error}", hint="check that the folder exists and can be written"
+        ) from None
 
 
 def _statistics(array: np.ndarray) -> tuple[str, str, str]:

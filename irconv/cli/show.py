@@ -39,15 +39,26 @@ class Shown:
 
 @click.command()
 @click.argument("model")
-@click.option("--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]", help="Such as 1x3x64x64, x=8x10:f64, scalar:i64.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]", help="Such as 1x3x64x64, x=8x9:f64, scalar:i64."
+)
 @click.option("--backward", is_flag=True, help="Differentiate by the parameters (or, without any, the inputs).")
 @click.option("--training", is_flag=True, help="Trace in training mode.")
-@click.option("--stage", metavar="all|list|NAME", help="Show what the compiler's passes leave: a stage by name or number.")
+@click.option(
+    "--stage", metavar="all|list|NAME", help="Show what the compiler's passes leave: a stage by name or number."
+)
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
 @click.option("--summary", is_flag=True, help="A table of the layers, and what the graph costs, instead of the graph.")
 @click.option("--backend", default="auto", show_default=True, help="Whose kernels to show.")
 def show(
-    model: str, inputs: tuple[str, ...], backward: bool, training: bool, stage: str | None, form: str, summary: bool, backend: str
+    model: str,
+    inputs: tuple[str, ...],
+    backward: bool,
+    training: bool,
+    stage: str | None,
+    form: str,
+    summary: bool,
+    backend: str,
 ) -> None:
     """Print the graph of MODEL."""
     graph = trace_model(model, parse_specs(inputs), training)
@@ -109,7 +120,13 @@ def choose(shown: Sequence[Shown], wanted: str) -> Shown:
 def print_stages(shown: Sequence[Shown]) -> None:
     """A table of the stages."""
     rows = [
-        (str(n), s.name, str(len(s.graph)), "-" if s.kernels else console.milliseconds(s.seconds), "yes" if s.changed else "no")
+        (
+            str(n),
+            s.name,
+            str(len(s.graph)),
+            "-" if s.kernels else console.milliseconds(s.seconds),
+            "yes" if s.changed else "no",
+        )
         for n, s in enumerate(shown)
     ]
     console.table(("", "stage", "nodes", "ms", "changed"), rows, right=(0, 2, 3))

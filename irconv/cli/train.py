@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from irconv.cli import console
 from irconv.cli.models import load_model, read_file, users_code
 from irconv.cli.weights import load_weights
 from irconv.compile import compile as compile_program
+from irconv.data import Batches
 from irconv.errors import ModelError
 from irconv.nn.module import Module
 from irconv.tensor import Tensor, tensor
@@ -58,14 +59,18 @@ class Data:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, metavar="FILE.npz", help="The target (see --target) and the model's inputs in order.")
+@click.option(
+    "--data", required=True, metavar="FILE.npz", help="The target (see --target) and the model's inputs in order."
+)
 @click.option("--target", default="y", show_default=True, help="Name of the target among the arrays.")
 @click.option("--loss", type=click.Choice(list(LOSSES)), default="cross_entropy", show_default=True)
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True, help="Learning rate.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True)
-@click.option("--held-out", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of the rows to test on.")
+@click.option(
+    "--held-out", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of the rows to test on."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--weights", metavar="FILE", help="Parameters and buffers to start from.")
 @click.option("--output", metavar="FILE", help="Where the trained ones go (.safetensors or .npz).")
@@ -98,7 +103,9 @@ def train(
     training, test = everything.take(order[kept:]), everything.take(order[:kept])
     if not len(training):
         raise ModelError(f"{data}: no rows are left to train on")
-    step = compile_step(network, LOSSES[loss], OPTIMIZERS[optimizer](list(network.parameters()), lr=lr), backend=backend)
+    step = compile_step(
+        network, LOSSES[loss], OPTIMIZERS[optimizer](list(network.parameters()), lr=lr), backend=backend
+    )
     with users_code(f"{model} cannot be trained"):
         fit(step, training, epochs, min(batch, len(training)), seed)
     if len(test):
@@ -124,22 +131,15 @@ def read_data(file: str, target: str) -> Data:
     return Data(tuple(array for name, array in arrays.items() if name != target), arrays[target])
 
 
-def batches(data: Data, size: int, generator: np.random.Generator) -> Iterator[Data]:
-    """The rows in random order, ``size`` at a time; what is left over waits for another epoch."""
-    order = generator.permutation(len(data))
-    for start in range(0, len(data) - size + 1, size):
-        yield data.take(order[start : start + size])
-
-
 def fit(step: Step, data: Data, epochs: int, size: int, seed: int) -> None:
     """Train, with a progress bar on a terminal, and a line for each epoch."""
-    generator = np.random.default_rng([seed, 1])
+    batches = Batches((*data.inputs, data.target), size, seed=seed, drop_last=True)
     with console.progress() as bar:
-        task = bar.add_task("training", total=epochs * (len(data) // size), note="")
+        task = bar.add_task("training", total=epochs * len(batches), note="")
         for epoch in range(1, epochs + 1):
             losses = []
-            for batch in batches(data, size, generator):
-                losses.append(float(step(*batch.inputs, batch.target)))
+            for batch in batches:
+                losses.append(float(step(*batch)))
                 bar.update(task, advance=1, note=f"loss {losses[-1]:.4g}")
             console.say(f"epoch {epoch}/{epochs}: loss {np.mean(losses):.4g}")
 

@@ -21,7 +21,9 @@ def load_weights(source: Any, file: str) -> None:
     elif isinstance(source, Graph):
         _load_graph(source, arrays)
     else:
-        raise ModelError("weights were given for a function, which has none", hint="name a module, or leave --weights out")
+        raise ModelError(
+            "weights were given for a function, which has none", hint="name a module, or leave --weights out"
+        )
 
 
 def _load_graph(graph: Graph, arrays: Mapping[str, np.ndarray]) -> None:

@@ -83,12 +83,10 @@ class _BatchNorm(_RunningNorm):
             raise misshapen(f"{type(self).__name__} takes an input of {wanted} axes, got shape {list(x.shape)}")
         training = self.training
         momentum: Any = self.momentum
-        if training and self.num_batches_tracked is not None:
-            count = self.num_batches_tracked + 1
-            self.num_batches_tracked.assign(count)
-            if momentum is None and self.running_mean is not None:
-                momentum = 1.0 / count.astype(self.running_mean.dtype)
-        return F.batch_norm(
+        count = self.num_batches_tracked + 1 if training and self.num_batches_tracked is not None else None
+        if count is not None and momentum is None and self.running_mean is not None:
+            momentum = 1.0 / count.astype(self.running_mean.dtype)
+        y = F.batch_norm(
             x,
             self.running_mean,
             self.running_var,
@@ -98,6 +96,9 @@ class _BatchNorm(_RunningNorm):
             momentum,
             self.eps,
         )
+        if count is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.assign(count)  # last: a batch that was refused does not count
+        return y
 
 
 class BatchNorm1d(_BatchNorm):

@@ -18,14 +18,13 @@ from irconv.errors import BackendError, DTypeError, NumericsError, ShapeError, S
 from irconv.graph import Graph, Provenance
 from irconv.interpret import evaluate
 from irconv.kernel import Program
-from irconv.locks import ReadWriteLock, locks_of
 from irconv.op import Fusion, OpDef
 from irconv.ops.contract import matmul
 from irconv.ops.conv import conv
-from irconv.ops.elementwise import add, divide, log, multiply, relu, subtract, tanh
+from irconv.ops.elementwise import add, divide, log, multiply, relu, rsqrt, square, subtract, tanh
 from irconv.ops.index import take
 from irconv.ops.pool import max_pool
-from irconv.ops.reduce import reduce_mean, reduce_sum
+from irconv.ops.reduce import reduce_mean, reduce_sum, variance
 from irconv.ops.shape import flip, reshape, transpose
 from irconv.passes.differentiate import differentiate
 from irconv.places import Location
@@ -128,6 +127,66 @@ def test_a_network(fused):
     again = exe(x=x)
     assert again["logits"] is not found["logits"]
     np.testing.assert_array_equal(again["logits"], found["logits"])
+
+
+def convolutional_step() -> tuple[Graph, int]:
+    """Forward, backward and momentum update of two convolutions with batch norm, pooling and a residual; the loss's id."""
+    graph = Graph("step")
+    builder = Builder(graph)
+    rng = np.random.default_rng(4)
+    x = builder.input("x", tensor_type("f64", (3, 2, 9, 9)))
+    shapes = {"w": (4, 2, 3, 3), "v": (4, 2, 3, 3), "scale": (1, 4, 1, 1), "shift": (1, 4, 1, 1), "last": (4 * 16, 5)}
+    w, v, scale, shift, last = (state(builder, name, rng.normal(size=shape)) for name, shape in shapes.items())
+    y = conv(x, w, padding=1)
+    mean, spread = reduce_mean(y, (0, 2, 3), keepdims=True), variance(y, (0, 2, 3), keepdims=True)
+    y = relu(add(multiply(multiply(subtract(y, mean), rsqrt(add(spread, 1e-5))), scale), shift))
+    y = max_pool(add(y, conv(y, v, padding=1, groups=2)), 3, 2)
+    loss = reduce_mean(square(matmul(reshape(y, (3, 4 * 16)), last)))
+    trained = list(graph.states)
+    gradients = differentiate(graph, loss.id, trained)
+    for each in trained:
+        momentum = state(builder, f"{graph[each].name}.momentum", rng.normal(size=graph[each].type.shape))
+        new = add(multiply(momentum, 0.9), builder.value(gradients[each]))
+        graph.set_update(momentum.id, new.id)
+        graph.set_update(each, subtract(builder.value(each), multiply(new, 0.01)).id)
+    graph.set_output("", loss.id)
+    return graph, loss.id
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_convolutional_training_step(fused):
+    graph, loss = convolutional_step()
+    x = np.random.default_rng(5).normal(size=(3, 2, 9, 9))
+    exe = build(graph, [loss], fused)
+    exe._idle.append(_poisoned(exe))
+    for _ in range(2):
+        values = evaluate(graph, {graph.inputs[0]: x})
+        expected = {graph[s].name: values[i].copy() for s, i in graph.updates.items()}
+        np.testing.assert_allclose(exe(x), values[loss], rtol=1e-10)
+        for name, array in expected.items():
+            np.testing.assert_allclose(graph.state[name].array, array, rtol=1e-8, atol=1e-10)
+    assert not exe.memory.commits
+    assert exe.memory.arena_bytes < exe.memory.naive_bytes / 2
+    if fused:
+        assert {"conv_epilogue", "conv_weight_gradient", "pool_indices", "elementwise"} <= {k.kind for k in exe.kernels}
+
+
+def test_moments_whose_axes_are_brought_back():
+    graph = Graph()
+    x = Builder(graph).input("x", tensor_type("f32", (8, 4, 5)))
+    mean = reduce_mean(x, (0, 2))
+    centred = subtract(x, reshape(mean, (1, 4, 1)))
+    spread = reduce_mean(square(centred), (0, 2))
+    for i, value in enumerate((mean, spread, centred)):
+        graph.set_output(str(i), value.id)
+    exe = build(graph)
+    assert [k.kind for k in exe.kernels] == ["mean_variance"]
+    array = np.random.default_rng(6).normal(1e3, 1, size=(8, 4, 5)).astype(np.float32)
+    found = exe(array)
+    exact = array.astype(np.float64)
+    np.testing.assert_allclose(found[0], exact.mean((0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found[1], exact.var((0, 2)), rtol=1e-4)
+    np.testing.assert_allclose(found[2], exact - exact.mean((0, 2), keepdims=True), atol=1e-3)
 
 
 def test_what_it_tells():
@@ -564,45 +623,6 @@ def test_evaluation_beside_training_sees_whole_steps():
 
     in_threads(4, work)
     assert all(v.array[0] == 200 for v in graph.state.values())
-
-
-def test_locks_are_shared_by_what_is_bound_together():
-    a, b, c = (Variable(np.zeros(1)) for _ in range(3))
-    first = locks_of([a, b])
-    assert len(first) == 1
-    assert locks_of([b]) == first
-    both = locks_of([c, a])
-    assert len(both) == 2
-    assert locks_of([a, b, c]) == both
-    assert [lock.number for lock in both] == sorted(lock.number for lock in both)
-
-
-def test_a_waiting_writer_goes_first():
-    lock = ReadWriteLock()
-    lock.acquire_read()
-    seen = []
-
-    def write():
-        lock.acquire_write()
-        seen.append("write")
-        lock.release_write()
-
-    def read():
-        lock.acquire_read()
-        seen.append("read")
-        lock.release_read()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    while not lock._waiting:
-        pass
-    reader = threading.Thread(target=read)
-    reader.start()
-    assert seen == []
-    lock.release_read()
-    writer.join(10)
-    reader.join(10)
-    assert seen == ["write", "read"]
 
 
 def test_a_program_is_all_that_a_backend_needs():

@@ -90,7 +90,7 @@ class Outcome:
     def cells(self) -> list[str]:
         """This row of the table."""
         if self.problem:
-            return [self.row, f"void: {self.problem}", *[""] * (len(COLUMNS) - 2)]
+            return [self.row, f"void: {self.problem.strip().splitlines()[-1]}", *[""] * (len(COLUMNS) - 2)]
         numbers = [f"{1e3 * f(side):.2f}" for side in ("irconv", "torch") for f in (self.best, self.median)]
         ratios = [f"{f('irconv') / f('torch'):.2f}" for f in (self.best, self.median)]
         memory = [f"{self.memory[side] / 2**20:.0f}" for side in ("irconv", "torch")]
@@ -151,10 +151,10 @@ def show_profile(outcome: Outcome, count: int) -> None:
     """The kernels that take the most time, and each kind's share."""
     total = sum(k["ms"] for k in outcome.kernels)
     worst = sorted(outcome.kernels, key=lambda k: -k["ms"])[:count]
-    cells = [
-        [k["name"], k["kind"], f"{k['ms']:.3f}", f"{k['ms'] / total:.0%}", f"{k['flops'] / k['ms'] / 1e6:.1f}", f"{k['bytes'] / k['ms'] / 1e6:.1f}", k["line"]]
-        for k in worst
-    ]
+    cells = []
+    for k in worst:
+        per_second = [f"{k[what] / k['ms'] / 1e6:.1f}" for what in ("flops", "bytes")]
+        cells.append([k["name"], k["kind"], f"{k['ms']:.3f}", f"{k['ms'] / total:.0%}", *per_second, k["line"]])
     columns = ("kernel", "kind", "ms", "share", "GFLOP/s", "GB/s", "line")
     tables.show(f"{outcome.row}: slowest of {len(outcome.kernels)} kernels, {total:.2f} ms together", columns, cells)
     kinds: dict[str, list[float]] = {}
@@ -170,7 +170,7 @@ def show_profile(outcome: Outcome, count: int) -> None:
 @click.option("--repeat", default=10, show_default=True, type=click.IntRange(1), help="Turns of each side.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write all numbers there.")
-@click.option("--profile", default=0, show_default=True, type=click.IntRange(0), help="Show so many of the slowest kernels of each row.")
+@click.option("--profile", default=0, show_default=True, type=click.IntRange(0), help="Show so many of the slowest kernels.")
 def main(rows: tuple[Row, ...], repeat: int, threads: int, json_path: Path | None, profile: int) -> None:
     """Compare irconv's NumPy backend with PyTorch eager."""
     outcomes = []
@@ -185,7 +185,7 @@ def main(rows: tuple[Row, ...], repeat: int, threads: int, json_path: Path | Non
         json_path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1), encoding="utf-8")
     void = [outcome for outcome in outcomes if outcome.problem]
     if void:
-        raise click.ClickException("; ".join(f"{outcome.row}: {outcome.problem}" for outcome in void))
+        raise click.ClickException("\n".join(f"{outcome.row}: {outcome.problem}" for outcome in void))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long compilation takes, step by step, and whether it stays linear in the number of nodes.
 
-    python tests/benchmarks/compile_time.py [--models resnet18 ...] [--kind forward|train] [--batch 1] [--size 64] [--repeat 3]
+    python tests/benchmarks/compile_time.py [--models resnet18 ...] [--kind forward|train] [--batch 2] [--size 64] [--repeat 3]
 
 For each network: nodes of the traced graph, seconds for tracing, differentiating, each pass (all its runs), copying and
 verifying graphs between passes, fusing, scheduling, planning memory and binding, and microseconds per node.  Every number
@@ -25,15 +25,15 @@ import tables
 import irconv
 import irconv.nn.functional as F
 from irconv import optim, training
-from irconv import compile as _  # noqa: F401  # the function; its module is reached through sys.modules
 from irconv.backends.numpy.backend import NumpyBackend
 from irconv.passes.base import Pipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
-from models import MODELS  # noqa: E402  # from examples/
+from models import MODELS  # from examples/
 
-DRIVER = sys.modules["irconv.compile"]
+DRIVER = sys.modules["irconv.compile"]  # irconv.compile itself is the function
+KINDS = ("forward", "train")
 STEPS = ("trace", "differentiate", "passes", "between passes", "fuse", "schedule", "plan", "bind")
 TIMED: tuple[tuple[str, Any, str], ...] = (
     ("trace", DRIVER, "trace"),
@@ -104,8 +104,8 @@ def show_profile(compile_once: Callable[[], Any], lines: int) -> None:
 
 @click.command()
 @click.option("--models", multiple=True, default=("resnet18", "resnet50", "resnet152"), show_default=True)
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(["forward", "train"]), default=("forward", "train"), show_default=True)
-@click.option("--batch", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), default=KINDS, show_default=True)
+@click.option("--batch", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--size", default=64, show_default=True, type=click.IntRange(32), help="Sides of the images.")
 @click.option("--repeat", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--profile", default=0, show_default=True, type=click.IntRange(0), help="Also show so many lines of cProfile.")

@@ -15,7 +15,7 @@ import tempfile
 import click
 import tables
 
-STATEMENTS = ("import numpy", "import numpy, networkx", "import irconv", "import irconv.nn")
+STATEMENTS = ("import numpy", "import numpy, networkx", "import irconv", "import irconv.nn, irconv.optim")
 
 
 def seconds(statement: str, cache: str) -> float:

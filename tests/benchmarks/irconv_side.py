@@ -17,7 +17,7 @@ from irconv import optim, random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
-from models import MODELS  # noqa: E402  # from examples/
+from models import MODELS  # from examples/
 
 
 class IrconvSide:
@@ -50,11 +50,17 @@ class IrconvSide:
         return np.asarray(self.call())
 
     def profile(self) -> list[dict[str, Any]]:
-        shown = []
-        for row in self.program.profile(*self.args):
-            line = str(row.location) if row.location else ""
-            shown.append({"name": row.name, "kind": row.kind, "ms": row.seconds * 1e3, "bytes": row.bytes, "flops": row.flops, "line": line})
-        return shown
+        return [
+            {
+                "name": kernel.name,
+                "kind": kernel.kind,
+                "ms": kernel.seconds * 1e3,
+                "bytes": kernel.bytes,
+                "flops": kernel.flops,
+                "line": str(kernel.location or ""),
+            }
+            for kernel in self.program.profile(*self.args)
+        ]
 
 
 if __name__ == "__main__":

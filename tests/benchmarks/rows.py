@@ -14,7 +14,13 @@ MOMENTUM = 0.9
 STEPS = 10
 """Training steps whose losses are compared."""
 
-IMAGES = {"lenet": (1, 28, 28), "resnet18": (3, 224, 224), "resnet34": (3, 224, 224), "mobilenet_v2": (3, 224, 224), "unet": (3, 128, 128)}
+IMAGES = {
+    "lenet": (1, 28, 28),
+    "resnet18": (3, 224, 224),
+    "resnet34": (3, 224, 224),
+    "mobilenet_v2": (3, 224, 224),
+    "unet": (3, 128, 128),
+}
 CLASSES = {"lenet": 10, "resnet18": 1000, "resnet34": 1000, "mobilenet_v2": 1000, "unet": 2}
 
 DEFAULT_ROWS = (
@@ -57,7 +63,8 @@ def parse(text: str) -> Row:
     """The row written so."""
     found = re.fullmatch(r"(forward|train):(\w+):([1-9]\d*)", text)
     if found is None or found[2] not in IMAGES:
-        raise click.BadParameter(f"{text!r} is not forward:MODEL:BATCH or train:MODEL:BATCH with MODEL one of {', '.join(IMAGES)}")
+        known = ", ".join(IMAGES)
+        raise click.BadParameter(f"{text!r} is not forward:MODEL:BATCH or train:MODEL:BATCH with MODEL one of {known}")
     return Row(found[1], found[2], int(found[3]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from irconv.graph import Graph, Provenance
 from irconv.op import Value
 from irconv.passes.base import Note, Pass
 from irconv.passes.check import Checker
+from irconv.passes.simplify import Simplify
 from irconv.state import Variable
 from irconv.text import print_graph
 from irconv.types import TensorType, tensor_type, type_of
@@ -91,3 +92,21 @@ def run(pass_: Pass, graph: Graph, leaves: Mapping[str, np.ndarray] | None = Non
     assert changed == (print_graph(after) != before_text)
     assert_same_bits(graph, after, leaves)
     return after, notes
+
+
+SPECIAL = np.array([[0.0, -0.0, np.nan], [np.inf, -np.inf, -1e-40]], np.float32)
+
+
+def check_simplified(
+    function: Callable[..., Value | tuple[Value, ...]],
+    expected: str,
+    notes: Sequence[str] = (),
+    pass_: Simplify | None = None,
+    **inputs: str,
+) -> None:
+    """Simplify leaves ``expected``, the same bits also for special numbers (in inputs f32[2,3]), and these notes."""
+    special = {name: SPECIAL for name, type_ in inputs.items() if type_ == "f32[2,3]"}
+    run(pass_ or Simplify(), build(function, **inputs), special)
+    after, found = run(pass_ or Simplify(), build(function, **inputs))
+    assert text(after) == golden(expected)
+    assert [f"{note.rule}: {note.reason}" for note in found] == list(notes)

@@ -197,7 +197,7 @@ def test_modules():
     )
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
-            module.running_var[...] = np.linspace(0.5, 2, module.running_var.shape[0], dtype=np.float32)
+            module.running_var.assign(np.linspace(0.5, 2, module.running_var.shape[0], dtype=np.float32))
     after, notes = fold(irconv.trace(model, irconv.TensorSpec((2, 3, 8, 8))), 1e-5)
     assert not notes
     kinds = ["conv", "reshape", "add", "relu", "conv_transpose", "reshape", "add", "reshape", "matmul", "add"]

@@ -16,7 +16,7 @@ from irconv.graph import Graph, Provenance
 from irconv.kernel import kernel_bytes, print_kernels
 from irconv.ops.contract import im2col, matmul
 from irconv.ops.conv import conv
-from irconv.ops.elementwise import add, exp, greater, multiply, relu, sigmoid, subtract, tanh, where
+from irconv.ops.elementwise import add, exp, greater, multiply, relu, sigmoid, square, subtract, tanh, where
 from irconv.ops.pool import argmax_pool, max_pool
 from irconv.ops.reduce import reduce_mean, reduce_sum, variance
 from irconv.ops.shape import flip, reshape, transpose
@@ -143,6 +143,35 @@ def test_conv_with_bias_activation_and_residual(activation):
     assert kernel.outputs == (y.id,)
 
 
+def test_an_epilogue_takes_the_work_on_its_other_operands_along():
+    graph, builder, x = new_graph(2, 4)
+    mask = greater(x, 0)
+    y = matmul(x, state(builder, "w", np.zeros((4, 4), np.float32)))
+    graph.set_output("y", where(mask, y, multiply(tanh(x), 0.5)).id)
+    (kernel,) = fuse(graph, SHARING).kernels
+    assert ops_of(graph, kernel) == ["matmul", "greater", "tanh", "multiply", "where"]  # the contraction first
+
+
+def test_two_contractions_share_what_they_are_added_by():
+    graph, builder, x = new_graph(2, 4, 6, 6)
+    v, w = (state(builder, name, np.zeros((4, 4, 1, 1), np.float32)) for name in "vw")
+    bias = state(builder, "b", np.zeros((4, 1, 1), np.float32))
+    graph.set_output("y", relu(add(add(conv(x, v), bias), add(conv(x, w), bias))).id)
+    first, second = fuse(graph, SHARING).kernels
+    assert {first.kind, second.kind} == {"conv_epilogue"}
+    assert sorted([ops_of(graph, first), ops_of(graph, second)]) == [["conv", "add"], ["conv", "add", "add", "relu"]]
+
+
+def test_a_new_weight_is_computed_where_it_can_be_written_in_place():
+    graph, builder, x = new_graph(8, 4)
+    w = state(builder, "w", np.zeros((4, 3), np.float32))
+    d = builder.input("d", tensor_type("f32", (8, 3)))
+    graph.set_update(w.id, subtract(w, multiply(matmul(transpose(x), d), 0.1)).id)
+    graph.set_output("y", relu(x).id)
+    kernel = next(k for k in fuse(graph, SHARING).kernels if k.outputs[0] == graph.updates[w.id])
+    assert "matmul" not in ops_of(graph, kernel)
+
+
 def test_an_epilogue_ends_where_the_value_is_read_elsewhere():
     graph, builder, x = new_graph(2, 4, 6, 6)
     w = state(builder, "w", np.zeros((4, 4, 3, 3), np.float32))
@@ -191,6 +220,17 @@ def test_mean_with_variance():
     graph.set_output("s", spread.id)
     found = [k for k in fuse(graph, SHARING).kernels if k.kind == "mean_variance"]
     assert [ops_of(graph, k) for k in found] == [["mean", "subtract", "square", "mean"]]
+
+
+def test_mean_with_variance_whose_axes_are_brought_back():
+    graph, _, x = new_graph(8, 4, 5)
+    mean = reduce_mean(x, (0, 2))
+    centred = subtract(x, reshape(mean, (1, 4, 1)))
+    graph.set_output("v", reduce_mean(square(centred), (0, 2)).id)
+    graph.set_output("m", mean.id)
+    graph.set_output("c", relu(centred).id)
+    first, _ = fuse(graph, SHARING).kernels
+    assert (first.kind, first.outputs) == ("mean_variance", (mean.id, centred.id, graph.outputs["v"]))
 
 
 def test_weight_gradient_of_a_convolution():

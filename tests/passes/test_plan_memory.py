@@ -17,9 +17,10 @@ from irconv.ops.contract import matmul
 from irconv.ops.elementwise import add, exp, multiply, relu, subtract, tanh
 from irconv.ops.reduce import reduce_sum
 from irconv.ops.shape import flip, reshape, transpose
+from irconv.passes import packing
 from irconv.passes.fuse import fuse
-from irconv.passes.plan_memory import ALIGNMENT, pack, plan_memory
-from irconv.passes.plan_memory import _Buffer as Buffer
+from irconv.passes.packing import ALIGNMENT, Buffer, pack, peak
+from irconv.passes.plan_memory import plan_memory
 from irconv.passes.schedule import schedule
 from irconv.types import tensor_type
 from tests.passes.programs import PLAIN, SHARING, check_program, compiled, graphs, state
@@ -61,6 +62,18 @@ def test_buffers_that_live_together_lie_apart(rows):
         for b, there in zip(buffers[:i], offsets[:i], strict=True):
             if a.start <= b.end and b.start <= a.end and a.bytes and b.bytes:
                 assert at + a.bytes <= there or there + b.bytes <= at
+    assert arena >= peak(buffers)
+
+
+@pytest.mark.parametrize("largest", [0, 1000], ids=["best fit", "by size"])
+def test_thousands_of_buffers(monkeypatch, largest):
+    monkeypatch.setattr(packing, "LARGEST", largest)
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(1, 5000, size=(3000, 2)) // (1, 50)
+    buffers = [Buffer(int(size), i, i + int(life)) for i, (size, life) in enumerate(drawn)]
+    offsets, arena = pack(buffers)
+    assert arena < 1.3 * peak(buffers)
+    assert max(offset + b.bytes for offset, b in zip(offsets, buffers, strict=True)) <= arena
 
 
 def test_a_view_keeps_its_buffer_alive():

@@ -20,6 +20,9 @@ def _unary() -> list[Sample]:
     domains = dict.fromkeys(("negative", "absolute", "sign", "exp", "expm1", "square", "tanh", "sigmoid", "erf"), x)
     domains |= dict.fromkeys(("sin", "cos", "relu", "copy", "floor", "ceil", "round", "stop_gradient"), x)
     domains |= dict.fromkeys(("log", "sqrt", "rsqrt"), POSITIVE) | {"log1p": numbers(2, 3, low=-0.7, high=3.0)}
+    domains |= dict.fromkeys(("atan", "sinh", "cosh", "asinh"), x)
+    domains |= dict.fromkeys(("asin", "acos", "atanh"), numbers(2, 3, low=-0.9, high=0.8))
+    domains |= {"acosh": numbers(2, 3, low=1.2, high=4.0), "tan": numbers(2, 3, low=-1.4, high=1.4)}
     without = ("sign", "floor", "ceil", "round", "stop_gradient")
     rows = []
     for name, x in domains.items():
@@ -29,7 +32,7 @@ def _unary() -> list[Sample]:
             Sample(name, (SPECIAL.astype(np.float32),), about="special values, float32", gradient=False),
             Sample(name, (x.astype(np.float16),), about="float16", gradient=False),
             Sample(name, (np.zeros((0, 3)),), about="empty", gradient=False),
-            Sample(name, (np.array(0.7),), about="scalar", gradient=name not in without),
+            Sample(name, (np.array(0.7),), about="scalar", gradient=name not in (*without, "acosh")),
             Sample(name, (numbers(3, 4, low=0.1)[::-1, ::2].T,), about="strided", gradient=False),
         ]
     return rows
@@ -126,4 +129,21 @@ def _wheres() -> list[Sample]:
     ]
 
 
-SAMPLES = [*_unary(), *_binary(), *_comparisons(), *_casts(), *_clips(), *_wheres()]
+def _bits() -> list[Sample]:
+    x, y = np.array([[5, -7, 0], [127, -128, 64]], np.int8), np.array([3, -1, 85], np.int8)
+    amounts = np.array([0, 3, 7], np.int8)
+    rows = [Sample("bitwise_not", (x,)), Sample("bitwise_not", (np.array([0, 1, 2**63], np.uint64),), about="u64")]
+    for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+        rows += [
+            Sample(name, (x, y), about="i8, broadcast"),
+            Sample(name, (np.array(2**63 + 5, np.uint64), np.array([2**63, 4], np.uint64)), about="u64"),
+        ]
+    for name in ("shift_left", "shift_right"):
+        rows += [
+            Sample(name, (x, amounts), about="i8, broadcast"),
+            Sample(name, (np.array([2**63 + 5, 3], np.uint64), np.array([63, 1], np.uint64)), about="u64"),
+        ]
+    return rows
+
+
+SAMPLES = [*_unary(), *_binary(), *_comparisons(), *_casts(), *_clips(), *_wheres(), *_bits()]

@@ -4,7 +4,7 @@ The operands of one op share one element type; mixing types is the caller's busi
 :mod:`irconv.tensor` does).  A gradient rule may leave a broadcast operand's gradient in the shape of the result: the
 differentiation pass sums it over the axes that broadcasting repeated.
 
-functions.py, arithmetic.py and compare.py hold the ops, rules.py what they share.
+functions.py, arithmetic.py, compare.py and bits.py hold the ops, rules.py what they share.
 """
 
 from irconv.ops.elementwise.arithmetic import (
@@ -32,10 +32,13 @@ from irconv.ops.elementwise.arithmetic import (
     stop_gradient,
     subtract,
 )
+from irconv.ops.elementwise.bits import bitwise_and, bitwise_not, bitwise_or, bitwise_xor, shift_left, shift_right
 from irconv.ops.elementwise.compare import (
     equal,
     greater,
     greater_equal,
+    isinf,
+    isnan,
     less,
     less_equal,
     logical_and,
@@ -45,7 +48,29 @@ from irconv.ops.elementwise.compare import (
     not_equal,
     where,
 )
-from irconv.ops.elementwise.functions import cos, erf, exp, expm1, log, log1p, power, rsqrt, sigmoid, sin, sqrt, tanh
+from irconv.ops.elementwise.functions import (
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atanh,
+    cos,
+    cosh,
+    erf,
+    exp,
+    expm1,
+    log,
+    log1p,
+    power,
+    rsqrt,
+    sigmoid,
+    sin,
+    sinh,
+    sqrt,
+    tan,
+    tanh,
+)
 from irconv.ops.elementwise.rules import Number, Operand, float_only, wide
 
 __all__ = [
@@ -54,13 +79,24 @@ __all__ = [
     "Number",
     "Operand",
     "absolute",
+    "acos",
+    "acosh",
     "add",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
     "cast",
     "ceil",
     "clip",
     "clip_bounds",
     "copy",
     "cos",
+    "cosh",
     "divide",
     "equal",
     "erf",
@@ -71,6 +107,8 @@ __all__ = [
     "floor_divide",
     "greater",
     "greater_equal",
+    "isinf",
+    "isnan",
     "less",
     "less_equal",
     "log",
@@ -89,13 +127,17 @@ __all__ = [
     "remainder",
     "round_",
     "rsqrt",
+    "shift_left",
+    "shift_right",
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
     "sqrt",
     "square",
     "stop_gradient",
     "subtract",
+    "tan",
     "tanh",
     "where",
     "wide",

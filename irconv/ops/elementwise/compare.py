@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,23 @@ def logical_not(x: Value) -> Value:
 
 
 LOGICAL_NOT = define("logical_not", ("x",), logical, np.logical_not, BOOLEAN)
+
+
+# --- isnan, isinf ------------------------------------------------------------------------------------------------------
+
+
+def isnan(x: Value) -> Value:
+    """Whether x is not a number: the only value that differs from itself."""
+    return not_equal(x, x)
+
+
+def isinf(x: Value, positive: bool = True, negative: bool = True) -> Value:
+    """Whether x is infinite; of the two infinities only those asked for count."""
+    if positive and negative:
+        return logical_or(equal(x, math.inf), equal(x, -math.inf))
+    if positive or negative:
+        return equal(x, math.inf if positive else -math.inf)
+    return logical_and(equal(x, math.inf), equal(x, -math.inf))
 
 
 # --- where -------------------------------------------------------------------------------------------------------------

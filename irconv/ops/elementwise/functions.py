@@ -171,6 +171,114 @@ def cos(x: Value) -> Value:
 COS = define("cos", ("x",), float_only, wide(np.cos), lambda site, d: (negative(multiply(d, sin(site.operands[0]))),))
 
 
+# --- tan ---------------------------------------------------------------------------------------------------------------
+
+
+def tan(x: Value) -> Value:
+    """Tangent of radians; its derivative is 1 + tan(x)^2."""
+    return emit(TAN, NO_ATTRIBUTES, x)
+
+
+TAN = define("tan", ("x",), float_only, wide(np.tan), lambda site, d: (multiply(d, add(square(site.result), 1.0)),))
+
+
+# --- asin, acos, atan --------------------------------------------------------------------------------------------------
+
+
+def asin(x: Value) -> Value:
+    """The angle in [-pi/2, pi/2] whose sine is x; NaN beyond [-1, 1].  Its derivative is 1 / sqrt(1 - x^2)."""
+    return emit(ASIN, NO_ATTRIBUTES, x)
+
+
+def _one_minus_square(x: Value) -> Value:
+    """1 - x^2 in two factors, accurate near -1 and 1."""
+    return multiply(subtract(1.0, x), add(x, 1.0))
+
+
+ASIN = define(
+    "asin", ("x",), float_only, wide(np.arcsin), lambda site, d: (multiply(d, rsqrt(_one_minus_square(site.operands[0]))),)
+)
+
+
+def acos(x: Value) -> Value:
+    """The angle in [0, pi] whose cosine is x; NaN beyond [-1, 1].  Its derivative is -1 / sqrt(1 - x^2)."""
+    return emit(ACOS, NO_ATTRIBUTES, x)
+
+
+ACOS = define(
+    "acos",
+    ("x",),
+    float_only,
+    wide(np.arccos),
+    lambda site, d: (negative(multiply(d, rsqrt(_one_minus_square(site.operands[0])))),),
+)
+
+
+def atan(x: Value) -> Value:
+    """The angle in [-pi/2, pi/2] whose tangent is x; its derivative is 1 / (1 + x^2)."""
+    return emit(ATAN, NO_ATTRIBUTES, x)
+
+
+ATAN = define(
+    "atan", ("x",), float_only, wide(np.arctan), lambda site, d: (divide(d, add(square(site.operands[0]), 1.0)),)
+)
+
+
+# --- sinh, cosh --------------------------------------------------------------------------------------------------------
+
+
+def sinh(x: Value) -> Value:
+    """Hyperbolic sine, (exp(x) - exp(-x)) / 2."""
+    return emit(SINH, NO_ATTRIBUTES, x)
+
+
+SINH = define("sinh", ("x",), float_only, wide(np.sinh), lambda site, d: (multiply(d, cosh(site.operands[0])),))
+
+
+def cosh(x: Value) -> Value:
+    """Hyperbolic cosine, (exp(x) + exp(-x)) / 2."""
+    return emit(COSH, NO_ATTRIBUTES, x)
+
+
+COSH = define("cosh", ("x",), float_only, wide(np.cosh), lambda site, d: (multiply(d, sinh(site.operands[0])),))
+
+
+# --- asinh, acosh, atanh -----------------------------------------------------------------------------------------------
+
+
+def asinh(x: Value) -> Value:
+    """The inverse of sinh; its derivative is 1 / sqrt(x^2 + 1)."""
+    return emit(ASINH, NO_ATTRIBUTES, x)
+
+
+ASINH = define(
+    "asinh", ("x",), float_only, wide(np.arcsinh), lambda site, d: (multiply(d, rsqrt(add(square(site.operands[0]), 1.0))),)
+)
+
+
+def acosh(x: Value) -> Value:
+    """The inverse of cosh, from 0; NaN below 1.  Its derivative is 1 / sqrt((x - 1) (x + 1))."""
+    return emit(ACOSH, NO_ATTRIBUTES, x)
+
+
+def _acosh_gradient(site: Site, d: Value) -> tuple[Value]:
+    x = site.operands[0]
+    return (multiply(d, rsqrt(multiply(subtract(x, 1.0), add(x, 1.0)))),)
+
+
+ACOSH = define("acosh", ("x",), float_only, wide(np.arccosh), _acosh_gradient)
+
+
+def atanh(x: Value) -> Value:
+    """The inverse of tanh: infinite at -1 and 1, NaN beyond.  Its derivative is 1 / (1 - x^2)."""
+    return emit(ATANH, NO_ATTRIBUTES, x)
+
+
+ATANH = define(
+    "atanh", ("x",), float_only, wide(np.arctanh), lambda site, d: (divide(d, _one_minus_square(site.operands[0])),)
+)
+
+
 # --- power -------------------------------------------------------------------------------------------------------------
 
 
