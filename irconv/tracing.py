@@ -23,7 +23,7 @@ from irconv.concrete import ConcreteValue, as_array, current_tracer, recording
 from irconv.errors import Location, TraceError
 from irconv.graph import Composite, Graph, Node, Provenance
 from irconv.op import OpDef, Value
-from irconv.places import is_library, location_of, stored_name, user_call
+from irconv.places import is_library, location_of, stored_name, user_call, user_frame
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import TensorSpec, TensorType, type_of
@@ -93,6 +93,7 @@ class Tracer(TensorBuilder):
         self._states: dict[int, tuple[str, str]] = {}
         self._updates: dict[int, GraphValue] = {}
         self._leaf_of: dict[int, Node] = {}  # by id of the variable, which the graph keeps
+        self._caller = user_frame()  # outside of the program: its variables do not name the program's values
         self._frame: FrameType | None = None
         self._called: FrameType | None = None
         self._lines: dict[Location | None, int] = {}
@@ -109,7 +110,7 @@ class Tracer(TensorBuilder):
         if scope.library:
             name, same = scope.path, frame is self._frame and scope is self._last_scope
         else:
-            variable = stored_name(frame) if frame is not None else None
+            variable = stored_name(frame) if frame is not None and frame is not self._caller else None
             name = _join(scope.path, variable) if variable else ""
             same = called is self._called  # what one call of the library records belongs together
         if not same:
@@ -249,7 +250,7 @@ class Tracer(TensorBuilder):
             raise TraceError("the traced program returned no tensors")
         for state, value in self._updates.items():
             self.graph.set_update(state, value.id)
-        self._frame = self._called = None
+        self._frame = self._called = self._caller = None
         return self.graph
 
 

@@ -20,11 +20,16 @@ from irconv.concrete import ConcreteValue
 from irconv.errors import AttributeValueError, GradientError, TraceError
 from irconv.graph import Graph
 from irconv.ops.shape import broadcast
+from irconv.optim.clipping import clip_norm
 from irconv.passes.base import Pass
 from irconv.passes.differentiate import differentiate
+from irconv.places import is_library
 from irconv.state import Variable
 from irconv.tensor import Tensor
-from irconv.tracing import Tracer, bind_names, leaf_type, named_scope, program_name, record
+from irconv.tracing import Scope, Tracer, bind_names, leaf_type, named_scope, program_name, record
+
+OPTIMIZER = "optimizer"
+"""Scope of the nodes that an optimiser records."""
 
 
 class Optimizer(Protocol):
@@ -33,8 +38,6 @@ class Optimizer(Protocol):
     parameters: Any
 
     def bind(self, names: dict[int, str]) -> None: ...
-
-    def named_state(self) -> Any: ...
 
     def apply(self, parameters: list[Any], gradients: list[Tensor]) -> None: ...
 
@@ -178,7 +181,9 @@ def trace_step(recipe: _Recipe, args: tuple[Any, ...]) -> Graph:
     tracer = Tracer(f"{program_name(recipe.model)}_step", training=True)
     inputs, target = _symbols(tracer, recipe.model, args)
     prediction = record(tracer, recipe.model, *inputs)
-    result = record(tracer, recipe.loss, prediction, target)
+    library = is_library(getattr(recipe.loss, "__code__", None) or type(recipe.loss).__call__.__code__)
+    with tracer.in_scope(Scope("loss", library)):
+        result = record(tracer, recipe.loss, prediction, target)
     loss, extra = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
     if not isinstance(loss, Tensor) or loss.size != 1:
         shown = loss.type if isinstance(loss, Tensor) else type(loss).__name__
@@ -188,7 +193,15 @@ def trace_step(recipe: _Recipe, args: tuple[Any, ...]) -> Graph:
         _record_accumulation(tracer, recipe, parameters, gradients)
     else:
         _record_update(tracer, recipe, parameters, gradients)
-    return tracer.finish({"loss": loss} if extra is None else {"loss": loss, "extra": extra})
+    return _named_updates(tracer.finish({"loss": loss} if extra is None else {"loss": loss, "extra": extra}))
+
+
+def _named_updates(graph: Graph) -> Graph:
+    """Call what the optimiser computed for ``%p`` ``%new_p``."""
+    for state, value in graph.updates.items():
+        if graph[value].provenance.scope == OPTIMIZER:
+            graph.rename(value, f"new_{graph[state].name}")
+    return graph
 
 
 def _symbols(tracer: Tracer, model: Any, args: tuple[Any, ...]) -> tuple[list[Any], Any]:
@@ -230,8 +243,6 @@ def _gradients(tracer: Tracer, recipe: _Recipe, loss: Tensor) -> tuple[list[Any]
 
 
 def _record_update(tracer: Tracer, recipe: _Recipe, parameters: list[Any], gradients: list[Tensor]) -> None:
-    for name, state in recipe.optimizer.named_state():
-        tracer.declare(state.value.variable, name, "state")
     names = {id(p): path for path, p in recipe.model.named_parameters()}
     for key, total in recipe.accumulators.items():
         tracer.declare(total.value.variable, f"{names.get(key, 'parameter')}.accumulated", "state")
@@ -240,18 +251,11 @@ def _record_update(tracer: Tracer, recipe: _Recipe, parameters: list[Any], gradi
         from_loss = gradients
         if recipe.clip_norm is not None:
             with named_scope("clip_norm"):
-                from_loss = clip_by_global_norm(gradients, recipe.clip_norm)
-        with named_scope("optimizer"):
+                from_loss, _ = clip_norm(gradients, recipe.clip_norm)
+        with named_scope(OPTIMIZER):
             recipe.optimizer.apply(parameters, from_loss)
 
     record(tracer, update)
-
-
-def clip_by_global_norm(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
-    """Gradients scaled by min(1, max_norm / (norm + 1e-6)), with norm the 2-norm of all of them together."""
-    total = sum((g.astype("float32") ** 2).sum() for g in gradients)
-    scale = (max_norm / (total.sqrt() + 1e-6)).clip(None, 1.0)  # type: ignore[union-attr]  # at least one gradient
-    return [g * scale.astype(g.dtype) for g in gradients]
 
 
 def _record_accumulation(tracer: Tracer, recipe: _Recipe, parameters: list[Any], gradients: list[Tensor]) -> None:
@@ -280,4 +284,4 @@ def _trace_apply(recipe: _Recipe) -> Graph:
             total.assign(broadcast(tracer.wrap(tracer.adopt(zero).node), total.shape))
 
     record(tracer, start_over)
-    return tracer.finish({"squared_norm": norm})
+    return _named_updates(tracer.finish({"squared_norm": norm}))

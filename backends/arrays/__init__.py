@@ -17,6 +17,7 @@ from irconv.backends.arrays import (
     reduce,
     resize,
     shape,
+    unpool,
     weight_gradient,
 )
 from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, ViewKernel
@@ -45,5 +46,6 @@ __all__ = [
     "reduce",
     "resize",
     "shape",
+    "unpool",
     "weight_gradient",
 ]

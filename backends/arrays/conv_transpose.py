@@ -13,7 +13,7 @@ from typing import Any
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
 from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, Geometry, conv_work
 from irconv.backends.arrays.depthwise import is_depthwise
-from irconv.backends.arrays.taps import Tap, overlaps, window_taps
+from irconv.backends.arrays.taps import overlaps, tiles, window_taps
 from irconv.backends.arrays.work import Work, work_kernel
 from irconv.types import TensorType
 
@@ -53,12 +53,6 @@ def turned_work(request: Request, scratch: Scratch) -> Work:
     return Work(inner.regions, before, inner.piece)
 
 
-def _tiles(taps: list[Tap], size: tuple[int, ...], apart: bool) -> bool:
-    """Whether the taps reach every position exactly once."""
-    reached = sum(math.prod(len(range(p.start, p.stop, p.step)) for p in tap.positions) for tap in taps)
-    return apart and reached == math.prod(size)
-
-
 def scatter_work(request: Request, scratch: Scratch) -> Work:
     """A conv_transpose as matrix products whose rows are added into the result."""
     xp, a, (x_type, w_type), result = request.xp, request.attributes, request.operands, request.result
@@ -66,7 +60,7 @@ def scatter_work(request: Request, scratch: Scratch) -> Work:
     size, kernel_size = result.shape[2:], w_type.shape[2:]
     taps = window_taps(size, counts, kernel_size, a.stride, tuple((before, 0) for before in a.padding), a.dilation)
     apart = not overlaps(kernel_size, a.stride, a.dilation)
-    tiles = _tiles(taps, size, apart)
+    tiled = apart and tiles(taps, size)
     tap_count, area, work = math.prod(kernel_size), math.prod(counts), result.dtype.accumulator
     per_group, taken = w_type.shape[1], channels // a.groups
     samples, block = _block(batch, area, per_group, a.groups * tap_count * work.bytes, request.parallel)
@@ -102,7 +96,7 @@ def scatter_work(request: Request, scratch: Scratch) -> Work:
         shaped = parts.reshape(a.groups, made, tap_count, count, *counts)
         target = out.reshape(batch, a.groups, per_group, *size)[first:last, :, start:stop]
         total = target if wide < 0 else buffers[wide][worker, : target.size].reshape(target.shape)
-        if not tiles:
+        if not tiled:
             total[...] = 0
         for tap in taps:
             part = shaped[(slice(None), slice(None), tap.index, slice(None), *tap.windows)]

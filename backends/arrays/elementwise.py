@@ -158,12 +158,13 @@ def _power(xp: Any, attributes: Any, operands: tuple[TensorType, ...]) -> Step:
     return Step(apply, in_place=(0, 1))
 
 
-_BITS = {1: U8, 2: U16, 4: U32, 8: U64}
+BITS = {1: U8, 2: U16, 4: U32, 8: U64}
+"""The unsigned integers that hold the bits of an element, by its size in bytes."""
 
 
 def _where(xp: Any, attributes: Any, operands: tuple[TensorType, ...]) -> Step:
     """Selection by integer arithmetic on the bits, (x * c) | (y * not c): ten times faster than a masked copy in NumPy."""
-    bits = _BITS[operands[1].dtype.bytes]
+    bits = BITS[operands[1].dtype.bytes]
     one = xp.ones((), bits.numpy)
 
     def apply(condition: Array, x: Array, y: Array, out: Array, mask: Array, chosen: Array) -> None:
@@ -178,7 +179,7 @@ def _where(xp: Any, attributes: Any, operands: tuple[TensorType, ...]) -> Step:
 
 def where_or_zero(xp: Any, operands: tuple[TensorType, ...]) -> Step:
     """``where`` whose third operand is known to be zero, as in the gradient of relu."""
-    bits = _BITS[operands[1].dtype.bytes]
+    bits = BITS[operands[1].dtype.bytes]
 
     def apply(condition: Array, x: Array, y: Array, out: Array, mask: Array) -> None:
         xp.copyto(mask, condition)

@@ -70,9 +70,10 @@ def first_taps(xp: Any, taps: list[Tap], counts: Ints, dtype: Any) -> Any:
     return first
 
 
-def everywhere(taps: list[Tap], counts: Ints) -> bool:
-    """Whether every window has every one of these taps inside the input."""
-    return all(tap.whole for tap in taps) and math.prod(counts) > 0
+def tiles(taps: list[Tap], size: Ints) -> bool:
+    """Whether windows that lie apart reach every position of ``size``: then each is reached exactly once."""
+    reached = sum(math.prod(len(range(p.start, p.stop, p.step)) for p in tap.positions) for tap in taps)
+    return reached == math.prod(size)
 
 
 def overlaps(kernel: Ints, stride: Ints, dilation: Ints) -> bool:

@@ -56,7 +56,7 @@ def test_activation(name: str, settings: dict[str, object]) -> None:
 
 
 LAYERS = [
-    ("ReLU", {}), ("ReLU6", {}), ("LeakyReLU", {"negative_slope": 0.2}), ("ELU", {"alpha": 0.7}), ("CELU", {"alpha": 0.7}),
+    ("ReLU", {}), ("ReLU6", {}), ("LeakyReLU", {"negative_slope": 0.2}), ("ELU", {"alpha": 0.7}), ("CELU", {"alpha": 0.5}),
     ("SELU", {}), ("GELU", {"approximate": "tanh"}), ("SiLU", {}), ("Mish", {}), ("Sigmoid", {}), ("LogSigmoid", {}), ("Tanh", {}),
     ("Hardtanh", {"min_val": -0.2}), ("Hardswish", {}), ("Hardsigmoid", {}), ("Softplus", {"beta": 3.0}), ("Softsign", {}),
     ("Threshold", {"threshold": 0.1, "value": 3.0}), ("GLU", {"dim": 1}), ("Softmax", {"dim": 1}), ("Softmin", {"dim": 1}),
