@@ -35,7 +35,7 @@ class Recipe:
 
     epochs: int = 20
     batch: int = 50
-    rate: float = 2e-3
+    rate: float = 4e-3
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,12 @@ class Result:
 
 
 def loss_and_accuracy(scores: irconv.Tensor, labels: irconv.Tensor) -> tuple[irconv.Tensor, irconv.Tensor]:
-    """What a step returns: the loss to bring down, and the share of right answers."""
+    """What a step returns: the loss to bring down, and the share of right answers.
+
+    A tenth of the probability is spread over all digits, which keeps the model from being too sure.
+    """
     right = scores.argmax(1) == labels
-    return F.cross_entropy(scores, labels), right.astype("f32").mean()
+    return F.cross_entropy(scores, labels, label_smoothing=0.1), right.astype("f32").mean()
 
 
 def shift_images(batch: tuple[np.ndarray, np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -101,28 +101,44 @@ class Program:
     stages: tuple[Any, ...] = ()
 
 
-def make_kernel(
-    graph: Graph, nodes: Sequence[int], kind: str | None = None, *, is_view: bool = False, kept: set[int] | None = None
-) -> Kernel:
-    """The kernel of these node ids (in topological order), with inputs and outputs read off the graph.
+class Uses:
+    """Who reads what in a graph that no longer changes.
 
-    ``kept``: the graph's :func:`signature_values`, where many kernels are made.
+    order, position: topological order of the ids, and the place of each in it.
+    readers:         id -> ids of the nodes that read it, each once, in order.
+    kept:            outputs and new state values: read by the world outside.
+    new_states:      new state values.
+    """
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.order = graph.order()
+        self.position = {node: i for i, node in enumerate(self.order)}
+        self.new_states = set(graph.updates.values())
+        self.kept = self.new_states | set(graph.outputs.values())
+        self.readers: dict[int, list[int]] = {node: [] for node in self.order}
+        for node in self.order:
+            for operand in dict.fromkeys(graph[node].operands):
+                self.readers[operand].append(node)
+
+    def only_reader(self, node_id: int) -> Node | None:
+        """The single node that reads a value which nobody outside sees."""
+        readers = self.readers[node_id]
+        return self.graph[readers[0]] if len(readers) == 1 and node_id not in self.kept else None
+
+
+def make_kernel(uses: Uses, nodes: Sequence[int], kind: str | None = None, *, is_view: bool = False) -> Kernel:
+    """The kernel of these node ids (in topological order), with inputs and outputs read off the graph.
 
     Raises GraphError for an empty list and for several nodes without a kind.
     """
     if not nodes or (kind is None and len(nodes) > 1):
         raise GraphError(f"a kernel of {len(nodes)} nodes needs {'a kind' if nodes else 'at least one'}")
     members = set(nodes)
-    inputs = dict.fromkeys(i for node in nodes for i in graph[node].operands if i not in members)
-    kept = signature_values(graph) if kept is None else kept
-    outputs = tuple(i for i in nodes if i in kept or _is_read_outside(graph, i, members))
-    last = graph[nodes[-1]]
+    inputs = dict.fromkeys(i for node in nodes for i in uses.graph[node].operands if i not in members)
+    outputs = tuple(i for i in nodes if i in uses.kept or not members.issuperset(uses.readers[i]))
+    last = uses.graph[nodes[-1]]
     return Kernel(last.name, kind or last.op.name, tuple(nodes), tuple(inputs), outputs or (last.id,), is_view)
-
-
-def signature_values(graph: Graph) -> set[int]:
-    """Ids of outputs and of new state values: read by the world outside."""
-    return {*graph.outputs.values(), *graph.updates.values()}
 
 
 def kernel_bytes(graph: Graph, kernel: Kernel) -> int:
@@ -172,7 +188,3 @@ def _node_line(graph: Graph, node: Node) -> str:
     attributes = describe(node.attributes)
     where = f"  # {node.provenance.location}" if node.provenance.location else ""
     return f"%{node.name} = {node.op.name}({operands}){' ' if attributes else ''}{attributes} : {node.type}{where}"
-
-
-def _is_read_outside(graph: Graph, node_id: int, members: set[int]) -> bool:
-    return any(user.id not in members for user, _ in graph.users(node_id))

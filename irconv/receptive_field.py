@@ -147,11 +147,14 @@ def _resize(node: Node, slot: int, operands: tuple[Node, ...], spans: Spans) -> 
     a = node.attributes
     shape, first = node.type.shape, node.type.rank - len(a.size)
     found = list(spans)
+    if a.antialias or a.mode == "cubic" or a.rounding or a.coordinates not in ("half_pixel", "align_corners", "asymmetric"):
+        return (*spans[:first], *map(_all, operands[0].type.shape[first:]))
     for k, axis in enumerate(range(first, len(shape))):
         n, m = operands[0].type.shape[axis], shape[axis]
         scale, shift = Fraction(n, m), Fraction(0)
         if a.coordinates == "align_corners":
-            scale = Fraction(n - 1, max(m - 1, 1))
+            width = Fraction(m) if a.scales is None else Fraction(a.scales[k]).limit_denominator(2**20) * n
+            scale = Fraction(0) if m == 1 or width == 1 else (n - 1) / (width - 1)
         elif a.scales is not None:
             scale = 1 / Fraction(a.scales[k]).limit_denominator(2**20)
         if a.coordinates == "half_pixel":

@@ -37,7 +37,9 @@ class Variable:
 
     def assign(self, value: Any) -> None:
         """Copy ``value`` into the array.  Raises StateError if its shape differs or its dtype does not cast safely."""
-        value = np.asarray(value)
+        if hasattr(value, "__cuda_array_interface__") and isinstance(self.array, np.ndarray):
+            value = value.get()
+        value = value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
         if value.shape != self.array.shape:
             raise StateError(
                 f"a variable of type {self.type} cannot take an array of shape {list(value.shape)}",

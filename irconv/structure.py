@@ -16,6 +16,9 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """(path, leaf) of a nested structure, depth first, dicts in insertion order."""
     if isinstance(tree, Mapping):
         for key, item in tree.items():
+            if key == "" and not isinstance(item, (Mapping, tuple, list)):
+                yield path, item  # as build() puts a value beside those whose paths go on from its own
+                continue
             if not isinstance(key, str) or not key or "." in key or key.isdecimal():
                 raise TraceError(
                     f"dict key {key!r} cannot name a value", hint="use non-empty strings without dots that are not numbers"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from irconv.graph import Graph
 from irconv.kernel import Kernel, make_kernel
-from irconv.passes.patterns import PATTERNS, Group, Uses, is_elementwise, leaves_forward
+from irconv.passes.patterns import PATTERNS, Group, Search, is_elementwise, leaves_forward
 from irconv.passes.quotient import Quotient
 from irconv.strides import value_strides
 from irconv.target import Target
@@ -52,7 +52,7 @@ class _Fuser:
     def __init__(self, graph: Graph, target: Target):
         self.graph = graph
         self.target = target
-        self.uses = Uses(graph)
+        self.uses = Search(graph)
         computed = [i for i in self.uses.order if not graph[i].is_leaf]
         self.quotient = Quotient(computed, {i: graph[i].operands for i in computed})
         self.groups: dict[int, Group | None] = {}  # node -> the group that took it; None if that fell apart
@@ -116,11 +116,11 @@ class _Fuser:
             nodes = sorted(members, key=self.uses.position.__getitem__)
             group = self.groups.get(nodes[0])
             if group is not None:
-                kernels.append(make_kernel(self.graph, group.nodes, group.kind, kept=self.uses.kept))
+                kernels.append(make_kernel(self.uses, group.nodes, group.kind))
             elif len(nodes) > 1 and nodes[0] not in self.groups:
-                kernels.append(make_kernel(self.graph, nodes, "elementwise", kept=self.uses.kept))
+                kernels.append(make_kernel(self.uses, nodes, "elementwise"))
             else:
-                kernels += [make_kernel(self.graph, [i], is_view=i in views, kept=self.uses.kept) for i in nodes]
+                kernels += [make_kernel(self.uses, [i], is_view=i in views) for i in nodes]
         return tuple(kernels)
 
     def _explain(self, kernels: tuple[Kernel, ...]) -> dict[tuple[int, int], str]:

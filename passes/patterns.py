@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from irconv.graph import Graph, Node
-from irconv.kernel import signature_values
+from irconv.kernel import Uses
 from irconv.op import Fusion
 
 CONTRACTIONS = ("conv", "conv_transpose", "matmul")
@@ -27,25 +27,12 @@ class Group:
     nodes: tuple[int, ...]
 
 
-class Uses:
-    """Who reads what in a graph that no longer changes."""
+class Search(Uses):
+    """Who reads what, and which nodes belong to a group already."""
 
     def __init__(self, graph: Graph):
-        self.graph = graph
-        self.order = graph.order()
-        self.position = {node: i for i, node in enumerate(self.order)}
-        self.kept = signature_values(graph)
-        self.new_states = set(graph.updates.values())
-        self.taken: set[int] = set()  # nodes that belong to a group already
-        self.readers: dict[int, tuple[int, ...]] = dict.fromkeys(self.order, ())
-        for node in self.order:
-            for operand in dict.fromkeys(graph[node].operands):
-                self.readers[operand] += (node,)
-
-    def only_reader(self, node_id: int) -> Node | None:
-        """The single node that reads a value which nobody outside sees."""
-        readers = self.readers[node_id]
-        return self.graph[readers[0]] if len(readers) == 1 and node_id not in self.kept else None
+        super().__init__(graph)
+        self.taken: set[int] = set()
 
 
 def is_elementwise(node: Node) -> bool:
@@ -63,7 +50,7 @@ def leaves_forward(producer: Node, user: Node) -> bool:
 # --- pooling with its indices, mean with variance ------------------------------------------------------------------------
 
 
-def pool_indices(uses: Uses) -> Iterator[Group]:
+def pool_indices(uses: Search) -> Iterator[Group]:
     """max_pool and argmax_pool (min_pool and argmin_pool) of one operand with the same attributes."""
     graph = uses.graph
     for node_id in uses.order:
@@ -75,7 +62,7 @@ def pool_indices(uses: Uses) -> Iterator[Group]:
                 yield Group("pool_indices", (node_id, other))
 
 
-def mean_variance(uses: Uses) -> Iterator[Group]:
+def mean_variance(uses: Search) -> Iterator[Group]:
     """mean(square(x - m)) with m = mean(x) over the same axes, its axes kept or brought back by a reshape."""
     graph = uses.graph
     for node_id in uses.order:
@@ -101,7 +88,7 @@ def mean_variance(uses: Uses) -> Iterator[Group]:
 # --- weight gradients ------------------------------------------------------------------------------------------------------
 
 
-def conv_weight_gradients(uses: Uses) -> Iterator[Group]:
+def conv_weight_gradients(uses: Search) -> Iterator[Group]:
     """matmul(d by group, im2col(x)), with the views that arrange d and the result."""
     graph = uses.graph
     for node_id in uses.order:
@@ -118,7 +105,7 @@ def conv_weight_gradients(uses: Uses) -> Iterator[Group]:
         yield Group("conv_weight_gradient", tuple(sorted(nodes, key=uses.position.__getitem__)))
 
 
-def _views_before(uses: Uses, value: int) -> list[int]:
+def _views_before(uses: Search, value: int) -> list[int]:
     """The chain of reshapes and transposes that ends in ``value``, as far as nobody else reads it."""
     chain = []
     while uses.graph[value].op.name in ("reshape", "transpose") and uses.only_reader(value) is not None:
@@ -130,7 +117,7 @@ def _views_before(uses: Uses, value: int) -> list[int]:
 # --- elementwise work around a contraction or reduction ----------------------------------------------------------------
 
 
-def epilogues(uses: Uses) -> Iterator[Group]:
+def epilogues(uses: Search) -> Iterator[Group]:
     """A contraction and the elementwise work on its result (bias, scale, activation, residual) up to a single value."""
     for node_id in uses.order:
         node = uses.graph[node_id]
@@ -141,7 +128,7 @@ def epilogues(uses: Uses) -> Iterator[Group]:
                 yield Group(f"{node.op.name}_epilogue", (node_id, *rest))
 
 
-def _single_exit(uses: Uses, start: Node) -> list[int]:
+def _single_exit(uses: Search, start: Node) -> list[int]:
     """The longest run of elementwise readers of ``start``, in topological order, that leaves through its last value only."""
     region: list[int] = []
     accepted = 0
@@ -175,7 +162,7 @@ def _single_exit(uses: Uses, start: Node) -> list[int]:
     return region[:accepted]
 
 
-def reduced_elementwise(uses: Uses) -> Iterator[Group]:
+def reduced_elementwise(uses: Search) -> Iterator[Group]:
     """A reduction and the elementwise work that only it reads."""
     graph = uses.graph
     for node_id in uses.order:
@@ -187,7 +174,7 @@ def reduced_elementwise(uses: Uses) -> Iterator[Group]:
             yield Group("elementwise_reduce", nodes)
 
 
-def _with_producers(uses: Uses, members: set[int], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _with_producers(uses: Search, members: set[int], shape: tuple[int, ...]) -> tuple[int, ...]:
     """The members and the elementwise work of this shape that only they read, in topological order."""
     graph = uses.graph
     members = set(members)
@@ -207,7 +194,7 @@ def _with_producers(uses: Uses, members: set[int], shape: tuple[int, ...]) -> tu
     return tuple(sorted(members, key=uses.position.__getitem__))
 
 
-def _is_epilogue(uses: Uses, node: Node) -> bool:
+def _is_epilogue(uses: Search, node: Node) -> bool:
     """Whether a contraction that nobody else reads will take the op into its own kernel."""
     return any(uses.graph[i].op.name in CONTRACTIONS and uses.only_reader(i) is not None for i in node.operands)
 

@@ -12,7 +12,7 @@ import pytest
 
 import irconv.ops.custom
 import irconv.ops.pad
-import irconv.ops.resize
+import irconv.ops.resize_taps
 from irconv.op import OPS, Fusion
 from tests.samples import Sample
 from tests.samples.table import all_samples
@@ -23,10 +23,12 @@ COMPUTED = [name for name, op in OPS.items() if op.fusion is not Fusion.LEAF]
 CHOICES: dict[tuple[str, str], set[Any]] = {
     ("pad", "mode"): set(irconv.ops.pad.MODES),
     ("pad_adjoint", "mode"): set(irconv.ops.pad.MODES) - {"constant"},  # the adjoint of constant padding is a slice
-    ("resize", "mode"): set(irconv.ops.resize.MODES),
-    ("resize", "coordinates"): set(irconv.ops.resize.COORDINATES),
-    ("resize_adjoint", "mode"): set(irconv.ops.resize.MODES),
-    ("resize_adjoint", "coordinates"): set(irconv.ops.resize.COORDINATES),
+    ("resize", "mode"): set(irconv.ops.resize_taps.MODES),
+    ("resize", "coordinates"): set(irconv.ops.resize_taps.COORDINATES),
+    ("resize", "rounding"): {None, *irconv.ops.resize_taps.ROUNDINGS},
+    ("resize_adjoint", "rounding"): {None, *irconv.ops.resize_taps.ROUNDINGS},
+    ("resize_adjoint", "mode"): set(irconv.ops.resize_taps.MODES),
+    ("resize_adjoint", "coordinates"): set(irconv.ops.resize_taps.COORDINATES),
 }
 """Attributes with few possible values: all of them must occur."""
 

@@ -237,6 +237,17 @@ def test_outputs_that_are_inputs_states_or_constants() -> None:
             irconv.trace(wrong, x)
 
 
+def test_an_output_without_a_name_beside_others() -> None:
+    joint = irconv.differentiate(irconv.trace(lambda x: (x * x).sum(), TensorSpec((2,))))
+    exe = irconv.compile(joint, backend="numpy")
+    x = np.float32([3, 4])
+    results = exe(x)
+    assert results[""] == 25 and results["d_x"].tolist() == [6, 8]
+    kept = {name: np.zeros_like(array) for name, array in results.items()}
+    exe(x, out=kept)
+    assert kept[""] == 25 and kept["d_x"].tolist() == [6, 8]
+
+
 # --- modes ---------------------------------------------------------------------------------------------------------------
 
 

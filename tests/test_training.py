@@ -14,11 +14,14 @@ from irconv.serialize import load_checkpoint, save_checkpoint
 
 
 class Net(nn.Module):
-    """A convolution, batch norm, pooling and a linear head."""
+    """A convolution, batch norm, pooling and a linear head.
+
+    No bias before the batch norm: its gradient is nothing but rounding, which Adam would blow up to full steps.
+    """
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
-        self.conv = nn.Conv2d(2, 4, 3, padding=1)
+        self.conv = nn.Conv2d(2, 4, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(4)
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(4 * 9, 3)

@@ -22,9 +22,13 @@ class Lowering:
         self._contiguous: frozenset[int] = frozenset()
         self._made: dict[Kernel, ArrayKernel | ViewKernel] = {}
 
+    def knows(self, graph: Graph) -> bool:
+        """Whether kernels of this graph, as it is now, were made last."""
+        return graph is self._graph and graph.version == self._version
+
     def lower(self, graph: Graph, kernel: Kernel) -> ArrayKernel | ViewKernel:
         """The code of a kernel.  Raises BackendError for an op or kind that has none."""
-        if graph is not self._graph or graph.version != self._version:
+        if not self.knows(graph):
             self._graph, self._version, self._made = graph, graph.version, {}
             strides = value_strides(graph)
             self._contiguous = frozenset(i for i, (s, _) in strides.items() if is_contiguous(graph[i].type.shape, s))

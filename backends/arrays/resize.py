@@ -1,33 +1,33 @@
-"""Resizing, axis by axis from the first: gathers of neighbours for resize, products with the weights for its adjoint.
+"""Resizing, axis by axis from the first.
 
-Along each axis resizing is linear: a matrix of m rows with at most two numbers each.  ``resize`` gathers whole slices by
-index; the adjoint multiplies by the transposed matrix, which adds in a fixed order on every machine.
+Along each axis resizing is linear: a matrix with a few numbers in each row.  ``resize`` gathers whole slices by index and adds
+them weighted, or multiplies by the matrix where a row has many; the adjoint multiplies by the transposed matrix, which adds in a
+fixed order on every machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Request, kernel, scratch
-from irconv.ops.resize import AxisTaps, ResizeAttributes, axis_taps
+from irconv.ops.resize_taps import AxisTaps, ResizeAttributes, taps_by_axis
 from irconv.types import TensorType
+
+FEW = 4
+"""Up to so many taps a row are gathered; more go through a matrix product."""
 
 
 def _axes(a: ResizeAttributes, small: Sequence[int], large: Sequence[int]) -> list[tuple[int, AxisTaps]]:
     """(axis counted from the back, its taps) for the axes that change."""
-    count = len(a.size)
-    scales = a.scales or (None,) * count
-    rows = zip(range(-count, 0), small[-count:], large[-count:], scales, strict=True)
-    found = [(axis, axis_taps(n, m, a.mode, a.coordinates, scale)) for axis, n, m, scale in rows]
-    return [(axis, taps) for axis, taps in found if not _is_identity(taps, small[axis])]
+    return [(axis, taps) for axis, taps in taps_by_axis(a, small, large) if not _is_identity(taps, small[axis])]
 
 
 def _is_identity(taps: AxisTaps, n: int) -> bool:
-    return len(taps.low) == n and bool(np.array_equal(taps.low, np.arange(n))) and not taps.weight.any()
+    return len(taps.indices) == n and bool(np.array_equal(taps.matrix(n), np.eye(n)))
 
 
 def _shapes(source: tuple[int, ...], target: tuple[int, ...], axes: Sequence[int]) -> list[tuple[int, ...]]:
@@ -48,40 +48,79 @@ def _split(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
 
 @kernel("resize")
 def _resize(request: Request) -> ArrayKernel:
-    xp, a, source, result = request.xp, request.attributes, request.operands[0], request.result
+    a, source, result = request.attributes, request.operands[0], request.result
+    work = result.dtype if a.mode == "nearest" else result.dtype.accumulator
     plan = _axes(a, source.shape, result.shape)
     shapes = _shapes(source.shape, result.shape, [axis for axis, _ in plan])
-    linear = a.mode == "linear"
-    work = result.dtype.accumulator if linear else result.dtype
+    largest = math.prod(max(shapes, key=math.prod, default=(1,)))
     types: list[TensorType] = [scratch(work, *shape) for shape in shapes]
-    if linear:
-        types += [scratch(work, *source.shape), scratch(work, math.prod(max(shapes, key=math.prod, default=(1,))))]
-    steps = [_axis_step(xp, axis, taps, work.numpy) for axis, taps in plan]
+    types += [scratch(work, *source.shape), scratch(work, largest)]
+    sizes = [source.shape, *shapes]
+    steps = [_axis_step(request, axis, taps, size[axis], work.numpy) for (axis, taps), size in zip(plan, sizes, strict=False)]
+    return _through(request.xp, steps, tuple(types))
+
+
+Step = Callable[[Array, Array, Array], None]
+"""``step(x, out, extra)``: resize one axis, with ``extra`` a temporary of at least out's size."""
+
+
+def _through(xp: Any, steps: Sequence[Step], types: tuple[TensorType, ...]) -> ArrayKernel:
+    """A kernel that takes its operand, in the type that it is computed in, through the steps."""
 
     def run(out: Array, x: Array, *temporaries: Array) -> None:
-        stages, extra = temporaries[: len(shapes)], temporaries[len(shapes) :]
-        current = x
-        if extra:
-            xp.copyto(extra[0], x)
-            current = extra[0]
-        for (axis, low, high, weight, rest), stage in zip(steps, stages, strict=True):
-            take = _taker(request, axis)
-            take(current, low, stage)
-            if linear:
-                other = extra[1][: stage.size].reshape(stage.shape)
-                take(current, high, other)
-                xp.multiply(stage, rest, stage)
-                xp.multiply(other, weight, other)
-                xp.add(stage, other, stage)
+        *stages, first, extra = temporaries
+        xp.copyto(first, x)
+        current = first
+        for step, stage in zip(steps, stages, strict=True):
+            step(current, stage, extra)
             current = stage
         xp.copyto(out, current, casting="same_kind")
 
-    return ArrayKernel(run, tuple(types))
+    return ArrayKernel(run, types)
 
 
-def _axis_step(xp: Any, axis: int, taps: AxisTaps, dtype: Any) -> tuple[int, Array, Array, Array, Array]:
-    weight = taps.weight.astype(dtype).reshape(-1, *(1,) * (-axis - 1))
-    return axis, xp.asarray(taps.low), xp.asarray(taps.high), xp.asarray(weight), xp.asarray(1 - weight)
+def _axis_step(request: Request, axis: int, taps: AxisTaps, n: int, dtype: Any) -> Step:
+    count = taps.indices.shape[1]
+    if count > FEW:
+        return _product(request.xp, axis, taps.matrix(n).astype(dtype))
+    return _gathers(request, axis, taps, dtype)
+
+
+def _gathers(request: Request, axis: int, taps: AxisTaps, dtype: Any) -> Step:
+    """The weighted sum of one gather for each tap."""
+    xp, take = request.xp, _taker(request, axis)
+    count = taps.indices.shape[1]
+    indices = [xp.asarray(np.ascontiguousarray(taps.indices[:, t])) for t in range(count)]
+    shaped = taps.weights.astype(dtype).reshape(*taps.weights.shape, *(1,) * (-axis - 1))
+    weights = [xp.asarray(np.ascontiguousarray(shaped[:, t])) for t in range(count)]
+    plain = bool(np.all(taps.weights == 1))
+
+    def step(x: Array, out: Array, extra: Array) -> None:
+        take(x, indices[0], out)
+        if not plain:
+            xp.multiply(out, weights[0], out)
+        other = extra[: out.size].reshape(out.shape)
+        for where, weight in zip(indices[1:], weights[1:], strict=True):
+            take(x, where, other)
+            xp.multiply(other, weight, other)
+            xp.add(out, other, out)
+
+    return step
+
+
+def _product(xp: Any, axis: int, dense: np.ndarray) -> Step:
+    """The product of a matrix with one axis."""
+    matrix = xp.asarray(dense)
+
+    def step(x: Array, out: Array, extra: Array) -> None:
+        outer, n, inner = _split(x.shape, axis)
+        m = out.shape[axis]
+        if inner == 1:
+            xp.matmul(x.reshape(outer, n), matrix.T, out=out.reshape(outer, m))
+        else:
+            xp.matmul(matrix, x.reshape(outer, n, inner), out=out.reshape(outer, m, inner))
+
+    return step
 
 
 def _taker(request: Request, axis: int) -> Any:
@@ -94,33 +133,13 @@ def _taker(request: Request, axis: int) -> Any:
 
 @kernel("resize_adjoint")
 def _resize_adjoint(request: Request) -> ArrayKernel:
-    xp, a, source, result = request.xp, request.attributes, request.operands[0], request.result
+    a, source, result = request.attributes, request.operands[0], request.result
+    work = result.dtype.accumulator
     plan = _axes(a, result.shape, source.shape)
     shapes = _shapes(source.shape, result.shape, [axis for axis, _ in plan])
-    work = result.dtype.accumulator
-    types = [scratch(work, *source.shape), *(scratch(work, *shape) for shape in shapes)]
-    matrices = [xp.asarray(_weights(taps, result.shape[axis]).astype(work.numpy)) for axis, taps in plan]
-
-    def run(out: Array, d: Array, first: Array, *stages: Array) -> None:
-        xp.copyto(first, d)
-        current = first
-        for (axis, _), matrix, stage in zip(plan, matrices, stages, strict=True):
-            outer, m, inner = _split(current.shape, axis)
-            n = stage.shape[axis]
-            if inner == 1:
-                xp.matmul(current.reshape(outer, m), matrix.T, out=stage.reshape(outer, n))
-            else:
-                xp.matmul(matrix, current.reshape(outer, m, inner), out=stage.reshape(outer, n, inner))
-            current = stage
-        xp.copyto(out, current, casting="same_kind")
-
-    return ArrayKernel(run, tuple(types))
-
-
-def _weights(taps: AxisTaps, n: int) -> np.ndarray:
-    """The matrix [n, m] that brings a resized axis back."""
-    matrix = np.zeros((n, len(taps.low)))
-    places = np.arange(len(taps.low))
-    np.add.at(matrix, (taps.low, places), 1 - taps.weight)
-    np.add.at(matrix, (taps.high, places), taps.weight)
-    return matrix
+    types = [*(scratch(work, *shape) for shape in shapes), scratch(work, *source.shape), scratch(work, 1)]
+    steps = [
+        _product(request.xp, axis, np.ascontiguousarray(taps.matrix(result.shape[axis]).T.astype(work.numpy)))
+        for axis, taps in plan
+    ]
+    return _through(request.xp, steps, tuple(types))

@@ -17,9 +17,12 @@ class NumpyBackend:
 
     name = "numpy"
 
+    def __init__(self) -> None:
+        self._planned: Lowering | None = None  # the kernels that a target made for planning serve the executable too
+
     def target(self) -> Target:
         """What the array kernels can do on a CPU."""
-        lowering = Lowering(np, pool())
+        lowering = self._planned = Lowering(np, pool())
         return Target(
             self.name,
             kinds=frozenset(FUSED),
@@ -30,4 +33,6 @@ class NumpyBackend:
 
     def build(self, program: Program) -> NumpyExecutable:
         """Bind a program to NumPy arrays."""
-        return NumpyExecutable(program, Lowering(np, pool()))
+        planned, self._planned = self._planned, None
+        lowering = planned if planned is not None and planned.knows(program.graph) else Lowering(np, pool())
+        return NumpyExecutable(program, lowering)

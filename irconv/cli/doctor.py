@@ -19,17 +19,17 @@ from irconv.cli import console
 from irconv.errors import BackendError
 
 PACKAGES = {
-    "numpy": "",
-    "networkx": "",
-    "click": "",
-    "rich": "",
-    "safetensors": "",
-    "scipy": "pip install 'irconv[tests]'",
-    "matplotlib": "pip install 'irconv[examples]'",
+    "numpy": "pip install numpy",
+    "networkx": "pip install networkx",
+    "click": "pip install click",
+    "rich": "pip install rich",
+    "safetensors": "pip install safetensors",
+    "scipy": "pip install scipy (for the tests)",
+    "matplotlib": "pip install matplotlib (for pictures in the examples)",
 }
-"""Packages that irconv or its extras use, and how to get those that it runs without."""
+"""Packages that irconv, its tests and its examples use, and how to get them."""
 
-CUPY = "pip install 'irconv[cuda]' (CUDA 13) or 'irconv[cuda12]'"
+CUPY = "pip install cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)"
 COMPILERS = ("cc", "gcc", "clang")
 
 

@@ -21,7 +21,7 @@ shrinks is widened by 1 / s.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -215,7 +215,9 @@ def _cubic_kernel(t: np.ndarray, a: float) -> np.ndarray:
     return np.where(t <= 1, near, np.where(t < 2, far, 0))
 
 
-def _weighed(position: np.ndarray, scale: float, kernel, radius: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
+def _weighed(
+    position: np.ndarray, scale: float, kernel: Callable[[np.ndarray], np.ndarray], radius: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The elements less than radius / scale away from each position, and their weights."""
     reach = math.ceil(radius / scale)
     base = np.floor(position)[:, None]

@@ -9,6 +9,7 @@ import pytest
 
 from irconv.errors import AttributeValueError, DTypeError, ShapeError
 from irconv.ops.resize import resize, resize_adjoint
+from irconv.ops.resize_taps import ResizeAttributes
 from tests.ops.evaluating import apply, gradients
 
 TORCH_MODES = [
@@ -18,6 +19,7 @@ TORCH_MODES = [
     ("linear", {"align_corners": True}, "linear", "align_corners"),
 ]
 NAMES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+CUBIC = [({"align_corners": False}, "half_pixel"), ({"align_corners": True}, "align_corners")]
 
 
 def against_torch(x, mode, options, arguments, **sizes):
@@ -54,6 +56,44 @@ def test_given_scales_as_torch(mode, options, ours, coordinates, scale):
     against_torch(x, mode, options, (ours, coordinates, (scale,)), scale_factor=scale)
 
 
+@pytest.mark.parametrize(("options", "coordinates"), CUBIC)
+@pytest.mark.parametrize("size", [(5, 2), (2, 9), (1, 4), (8, 10)])
+def test_cubic_as_torch(options, coordinates, size):
+    x = np.random.default_rng(0).normal(size=(1, 2, 3, 4))
+    against_torch(x, "bicubic", options, ("cubic", coordinates), size=size)
+
+
+@pytest.mark.parametrize(("name", "mode", "coefficient"), [("bilinear", "linear", -0.75), ("bicubic", "cubic", -0.5)])
+@pytest.mark.parametrize("size", [(3, 2), (2, 15), (1, 4), (7, 9), (20, 3)])
+def test_antialias_as_torch(name, mode, coefficient, size):
+    """PyTorch leaves out what lies outside, and takes another cubic coefficient with antialias."""
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(1, 2, 7, 9))
+    expected = torch.nn.functional.interpolate(torch.tensor(x), size, mode=name, antialias=True)
+    options = {"antialias": True, "exclude_outside": True, "coefficient": coefficient}
+    np.testing.assert_allclose(apply(lambda v: resize(v, size, mode, **options), x), expected, atol=1e-12)
+
+
+def test_crop_and_resize_reads_a_region():
+    x = np.arange(5.0) ** 2
+    crop = {"mode": "linear", "coordinates": "tf_crop_and_resize"}
+    found = apply(lambda v: resize(v, 3, region=(0.25, 0.75), **crop), x)
+    np.testing.assert_allclose(found, [1, 4, 9])
+    found = apply(lambda v: resize(v, 4, region=(0.5, 1.25), extrapolation=-7.0, **crop), x)
+    np.testing.assert_allclose(found, [4, 9, 16, -7])
+    np.testing.assert_allclose(apply(lambda v: resize(v, 1, region=(0.0, 0.25), **crop), x), [0.5])
+
+
+ROUNDED = [("floor", [0, 0, 1, 2]), ("ceil", [0, 1, 2, 2]), ("round_prefer_floor", [0, 0, 1, 2]), ("round_prefer_ceil", [0, 1, 2, 2])]
+
+
+@pytest.mark.parametrize(("rounding", "places"), ROUNDED)
+def test_rounding_of_ties(rounding, places):
+    """Positions 0, 0.5, 1.5 and 2 along three elements (asymmetric by hand)."""
+    found = apply(lambda v: resize(v, 5, "nearest", "asymmetric", (2.0,), rounding=rounding), np.arange(3.0))
+    np.testing.assert_array_equal(found[[0, 1, 3, 4]], places)
+
+
 @pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize(("n", "m"), [(4, 7), (7, 4), (3, 9), (6, 1), (1, 5)])
@@ -84,19 +124,19 @@ def test_whole_positions_are_not_rounded_down():
         np.testing.assert_array_equal(apply(lambda v, m=m: resize(v, m, "nearest", "asymmetric"), np.arange(n)), expected)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 @pytest.mark.parametrize("size", [(5, 2), (1, 8), (3, 4)])
 def test_resize_adjoint_is_the_adjoint(mode, size):
     rng = np.random.default_rng(0)
     x, d = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, *size))
     forward = apply(lambda v: resize(v, size, mode), x)
-    back = apply(lambda v: resize_adjoint(v, (3, 4), mode), d)
+    back = apply(lambda v: resize_adjoint(v, ResizeAttributes((3, 4), mode, "half_pixel", None)), d)
     assert np.vdot(forward, d) == pytest.approx(np.vdot(x, back))
 
 
 def test_float16_is_carried_in_float32():
     d = np.ones((1, 4096), np.float16)
-    np.testing.assert_array_equal(apply(lambda v: resize_adjoint(v, 1, "linear"), d), np.array([[4096]], np.float16))
+    np.testing.assert_array_equal(apply(lambda v: resize_adjoint(v, ResizeAttributes((1,), "linear", "half_pixel", None)), d), np.array([[4096]], np.float16))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +144,7 @@ def test_float16_is_carried_in_float32():
     [
         (np.ones((1, 1, 4)), (0,), AttributeValueError, r"cannot resize to \[0\]"),
         (np.ones((1, 1, 4)), ((),), AttributeValueError, "at least one size"),
-        (np.ones((1, 1, 4)), (3, "cubic"), AttributeValueError, "'cubic' is not one of nearest, linear"),
+        (np.ones((1, 1, 4)), (3, "quintic"), AttributeValueError, "'quintic' is not one of nearest, linear"),
         (np.ones((1, 1, 4)), (3, "linear", "middle"), AttributeValueError, "'middle' are not one of half_pixel"),
         (np.ones((1, 1, 4)), (3, "linear", "half_pixel", (1.0, 2.0)), AttributeValueError, "2 scales do not match the 1 sizes"),
         (np.ones((1, 1, 4)), (3, "linear", "half_pixel", (0.0,)), AttributeValueError, "positive and finite"),
@@ -116,3 +156,18 @@ def test_float16_is_carried_in_float32():
 def test_bad_input_is_explained(x, arguments, error, message):
     with pytest.raises(error, match=message):
         apply(lambda v: resize(v, *arguments), x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounding": "up"}, "'up' is not one of floor, ceil"),
+        ({"antialias": True}, "antialias has no meaning in mode 'nearest'"),
+        ({"region": (0.0, 1.0)}, "a region goes with the coordinates"),
+        ({"coordinates": "tf_crop_and_resize", "region": (0.0,)}, "finite start and end for each of 1 axes"),
+        ({"mode": "cubic", "coefficient": math.nan}, "is not finite"),
+    ],
+)
+def test_bad_options_are_explained(options, message):
+    with pytest.raises(AttributeValueError, match=message):
+        apply(lambda v: resize(v, 3, **options), np.ones((1, 1, 4)))

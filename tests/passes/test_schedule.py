@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from irconv.builder import Builder
 from irconv.errors import GraphError
 from irconv.graph import Graph
-from irconv.kernel import Kernel, make_kernel
+from irconv.kernel import Kernel, Uses, make_kernel
 from irconv.ops.contract import matmul
 from irconv.ops.elementwise import add, exp, multiply, relu, subtract, tanh
 from irconv.ops.reduce import reduce_sum
@@ -130,7 +130,7 @@ def test_kernels_that_need_each_other():
     last = multiply(y, z)
     graph.set_output("y", last.id)
     inner = [i for i in graph.order() if graph[i].op.name in ("sum", "exp")]
-    circle = [make_kernel(graph, [y.id, last.id], "elementwise"), make_kernel(graph, inner, "elementwise_reduce")]
+    circle = [make_kernel(Uses(graph), [y.id, last.id], "elementwise"), make_kernel(Uses(graph), inner, "elementwise_reduce")]
     with pytest.raises(GraphError, match="waits for its own result"):
         schedule(graph, circle)
 
@@ -158,6 +158,6 @@ def test_a_kernel_is_named_after_its_last_value():
     y = tanh(relu(x))
     graph.set_output("y", y.id)
     ids = [i for i in graph.order() if not graph[i].is_leaf]
-    assert make_kernel(graph, ids, "elementwise") == Kernel("tanh", "elementwise", tuple(ids), (x.id,), (y.id,))
+    assert make_kernel(Uses(graph), ids, "elementwise") == Kernel("tanh", "elementwise", tuple(ids), (x.id,), (y.id,))
     with pytest.raises(GraphError):
-        make_kernel(graph, ids)
+        make_kernel(Uses(graph), ids)

@@ -1,12 +1,13 @@
-"""Samples of resize and its adjoint: every pair of size, mode, coordinates and scales."""
+"""Samples of resize and its adjoint: sizes, modes, coordinates with and without scales, and every option."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
-from irconv.ops.resize import COORDINATES, MODES, ResizeAttributes
+from irconv.ops.resize_taps import COORDINATES, MODES, ROUNDINGS, ResizeAttributes
 from tests.samples import Sample, numbers
 
 SIZES = ((4, 6), (9, 5), (1, 3), (2, 2))
@@ -15,11 +16,34 @@ SCALES = (None, (1.9, 1.6))
 
 def _grid() -> list[Sample]:
     rows = []
-    for size, mode, coordinates, scales in itertools.product(SIZES, MODES, COORDINATES, SCALES):
+    for turn, (size, mode, coordinates) in enumerate(itertools.product(SIZES, MODES, COORDINATES)):
+        scales = SCALES[(turn + turn // len(COORDINATES)) % 2]
         about = f"{size[0]}x{size[1]} {mode} {coordinates}{' scales' if scales else ''}"
-        rows.append(Sample("resize", (numbers(1, 2, 2, 3),), ResizeAttributes(size, mode, coordinates, scales), about))
-        back = ResizeAttributes((2, 3), mode, coordinates, scales)
+        region = (-0.2, 0.1, 0.7, 1.3) if coordinates == "tf_crop_and_resize" else None
+        a = ResizeAttributes(size, mode, coordinates, scales, region=region)
+        rows.append(Sample("resize", (numbers(1, 2, 2, 3),), a, about))
+        back = replace(a, size=(2, 3))
         rows.append(Sample("resize_adjoint", (numbers(1, 2, *size),), back, about))
+    return rows
+
+
+def _options() -> list[Sample]:
+    """Rounding, the cubic coefficient, exclusion and antialias, enlarging and shrinking."""
+    chosen = {
+        f"rounding {rounding}": ResizeAttributes((4, 3), "nearest", "half_pixel", None, rounding) for rounding in ROUNDINGS
+    }
+    chosen |= {"rounding asymmetric": ResizeAttributes((4, 3), "nearest", "asymmetric", (1.5, 0.6), "round_prefer_floor")}
+    for mode, excluded in itertools.product(("linear", "cubic"), (False, True)):
+        a = ResizeAttributes((2, 9), mode, "half_pixel", None, None, -0.5, excluded, True)
+        name = f"{mode}{' excluding' if excluded else ''}"
+        chosen |= {f"antialias {name}": a, f"antialias {name}, scales": replace(a, coordinates="asymmetric", scales=(0.45, 1.3))}
+        chosen[name] = replace(a, antialias=False, coefficient=-1.0, coordinates="align_corners")
+    start_at_one = (1.2, 0.0, 0.3, 1.0)
+    chosen["region backwards"] = ResizeAttributes((3, 2), "linear", "tf_crop_and_resize", None, region=start_at_one)
+    rows = []
+    for about, a in chosen.items():
+        rows.append(Sample("resize", (numbers(1, 5, 7),), a, about=about))
+        rows.append(Sample("resize_adjoint", (numbers(1, *a.size),), replace(a, size=(5, 7)), about=about))
     return rows
 
 
@@ -61,4 +85,4 @@ def _particular() -> list[Sample]:
     ]
 
 
-SAMPLES = [*_grid(), *_particular()]
+SAMPLES = [*_grid(), *_options(), *_particular()]

@@ -1,0 +1,1 @@
+"""Models written elsewhere: ONNX files and PyTorch modules."""

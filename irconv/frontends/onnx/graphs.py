@@ -1,0 +1,351 @@
+"""ONNX graphs taken apart: nodes in an order in which they can run, functions opened, every name accounted for."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+from irconv.errors import ModelError
+from irconv.frontends.onnx.attributes import Attributes
+from irconv.frontends.onnx.tensors import element_type, sparse_array, tensor_array
+from irconv.places import Location
+from irconv.types import DType
+
+MAX_NODES = 200_000
+"""No model may have more nodes once its functions are opened: functions that call functions can grow without bound."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One node.
+
+    operator, domain, opset: what it does, the operator set that says so ("" is ONNX's own), and its version.
+    name:      the node's name, or its first output's where it has none.
+    inputs, outputs: names of values; "" for one that is left out.
+    subgraphs: by the name of the attribute.
+    body:      what it stands for, if it calls a function of the model.
+    location:  the line of the program that it was exported from, if the file tells, else the file and the node's number.
+    """
+
+    operator: str
+    domain: str
+    opset: int
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Attributes
+    subgraphs: Mapping[str, OnnxGraph]
+    body: OnnxGraph | None
+    location: Location
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.domain + '.' if self.domain else ''}{self.operator})"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output as declared: element type and dimensions (a number, a name, or None for any), None where not said."""
+
+    name: str
+    dtype: DType | None
+    dims: tuple[int | str | None, ...] | None
+
+    def __str__(self) -> str:
+        dims = "?" if self.dims is None else ",".join("?" if n is None else str(n) for n in self.dims)
+        return f"{self.name}: {self.dtype or '?'}[{dims}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxGraph:
+    """One graph, or the body of a function: only the nodes that its outputs need, operands first.
+
+    free: names that it takes from the graph around it.
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[str, ...]
+    tensors: Mapping[str, np.ndarray]
+    nodes: tuple[Node, ...]
+    free: frozenset[str]
+
+    def all_nodes(self) -> Iterable[Node]:
+        """The nodes of this graph, of its subgraphs and of function bodies."""
+        for node in self.nodes:
+            yield node
+            for inner in (*node.subgraphs.values(), *([node.body] if node.body else ())):
+                yield from inner.all_nodes()
+
+
+@dataclass(slots=True)
+class GraphReader:
+    """Takes the graphs of one model apart.
+
+    label: the model's file, as it should be shown.
+    """
+
+    label: str
+    folder: Path | None
+    functions: dict[tuple[str, str], FunctionProto]
+    count: int = 0
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def main(self, model: ModelProto) -> OnnxGraph:
+        """The model's graph.  Raises ModelError for tensors that nothing computes."""
+        graph = self.graph(model.graph, operator_sets(model.opset_import))
+        if graph.free:
+            raise ModelError(
+                f"{self.label}: missing tensors, which no node computes and the file does not hold: {listed(graph.free)}"
+            )
+        return graph
+
+    def graph(self, proto: GraphProto, versions: Mapping[str, int]) -> OnnxGraph:
+        """A graph or subgraph."""
+        tensors: dict[str, np.ndarray] = {}
+        for tensor in proto.initializer:
+            self._enter(tensors, tensor.name, tensor_array(tensor, self.folder))
+        for sparse in proto.sparse_initializer:
+            self._enter(tensors, sparse.values.name, sparse_array(sparse, self.folder))
+        inputs = tuple(port(info) for info in proto.input if info.name not in tensors)
+        outputs = tuple(info.name for info in proto.output)
+        nodes = self._nodes(proto.node, versions, tensors)
+        return self._assemble(proto.name, inputs, outputs, tensors, nodes)
+
+    def _enter(self, tensors: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
+        if not name or name in tensors:
+            raise ModelError(f"{self.label}: stored tensor {name!r} {'appears twice' if name else 'has no name'}")
+        tensors[name] = array
+
+    def _nodes(
+        self, protos: Iterable[NodeProto], versions: Mapping[str, int], tensors: dict[str, np.ndarray]
+    ) -> list[Node]:
+        """The nodes, with constants among the stored tensors instead."""
+        nodes = []
+        for proto in protos:
+            self.count += 1
+            if self.count > MAX_NODES:
+                raise ModelError(f"{self.label}: more than {MAX_NODES} nodes")
+            node = self._node(proto, versions)
+            if node.operator == "Constant" and node.domain == "" and len(node.outputs) == 1:
+                self._enter(tensors, node.outputs[0], constant(node))
+            else:
+                nodes.append(node)
+        return nodes
+
+    def _node(self, proto: NodeProto, versions: Mapping[str, int]) -> Node:
+        domain = canonical(proto.domain)
+        name = proto.name or next(iter(proto.output), "")
+        function = self.functions.get((domain, proto.op_type))
+        opset = versions.get(domain)
+        if opset is None and function is None:
+            raise ModelError(f"{self.label}: node {name!r} ({proto.op_type}) is of operator set {domain!r}, which has no version")
+        try:
+            attributes = Attributes(proto.attribute, self.folder)
+        except ModelError as error:
+            raise ModelError(f"{self.label}: node {name!r} ({proto.op_type}): {error.message}") from None
+        graphs = {a.name: self.graph(a.g, versions) for a in proto.attribute if a.type == AttributeProto.GRAPH}
+        return Node(
+            proto.op_type,
+            domain,
+            opset or 0,
+            name,
+            tuple(proto.input),
+            tuple(proto.output),
+            attributes,
+            graphs,
+            self._body(function, proto, name) if function is not None else None,
+            self._location(proto),
+        )
+
+    def _location(self, proto: NodeProto) -> Location:
+        """The innermost line that PyTorch's exporter noted, else the number of the node in the file."""
+        trace = next((p.value for p in proto.metadata_props if p.key == "pkg.torch.onnx.stack_trace"), "")
+        for line in reversed(trace.splitlines()):
+            file, _, rest = line.strip().removeprefix('File "').partition('", line ')
+            number = rest.split(",")[0]
+            if number.isascii() and number.isdecimal() and len(number) < 10:
+                return Location(file, int(number))
+        return Location(self.label, self.count)
+
+    def _body(self, function: FunctionProto, proto: NodeProto, name: str) -> OnnxGraph:
+        """A function of the model as this node calls it."""
+        key = (canonical(function.domain), function.name)
+        if key in self.calls:
+            raise ModelError(f"{self.label}: function {function.name!r} calls itself")
+        self.calls.append(key)
+        body = self.function(function, proto)
+        self.calls.pop()
+        return body
+
+    def function(self, function: FunctionProto, proto: NodeProto) -> OnnxGraph:
+        """The body of a function with the attributes of the node that calls it put in."""
+        given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in proto.attribute}
+        tensors: dict[str, np.ndarray] = {}
+        inner = [with_attributes(node, given) for node in function.node]
+        nodes = self._nodes(inner, operator_sets(function.opset_import), tensors)
+        inputs = tuple(Port(each, None, None) for each in function.input)
+        graph = self._assemble(function.name, inputs, tuple(function.output), tensors, nodes)
+        if graph.free:
+            raise ModelError(f"{self.label}: function {function.name!r} reads {listed(graph.free)}, which nothing computes")
+        return graph
+
+    def _assemble(
+        self,
+        name: str,
+        inputs: tuple[Port, ...],
+        outputs: tuple[str, ...],
+        tensors: dict[str, np.ndarray],
+        nodes: list[Node],
+    ) -> OnnxGraph:
+        known = {port.name for port in inputs} | set(tensors)
+        if len({port.name for port in inputs}) != len(inputs):
+            raise ModelError(f"{self.label}: graph {name!r} has two inputs of one name")
+        makers = self._makers(nodes, known)
+        live = needed(nodes, makers, outputs)
+        free = {n for i in live for n in reads(nodes[i]) if n not in makers and n not in known}
+        free |= {n for n in outputs if n not in makers and n not in known}
+        order = self._order(nodes, makers, live)
+        return OnnxGraph(name, inputs, outputs, tensors, tuple(nodes[i] for i in order), frozenset(free))
+
+    def _makers(self, nodes: list[Node], known: set[str]) -> dict[str, int]:
+        """Which node computes each name."""
+        makers: dict[str, int] = {}
+        for i, node in enumerate(nodes):
+            for output in node.outputs:
+                if output and (output in makers or output in known):
+                    raise ModelError(f"{self.label}: {output!r}, an output of node {node}, is already the name of something else")
+                if output:
+                    makers[output] = i
+        return makers
+
+    def _order(self, nodes: list[Node], makers: Mapping[str, int], live: set[int]) -> list[int]:
+        """The live nodes, operands first, otherwise as in the file.  Raises ModelError for a cycle."""
+        waits = {i: {makers[n] for n in reads(nodes[i]) if n in makers} for i in live}
+        users: dict[int, list[int]] = {}
+        for i, operands in waits.items():
+            for operand in operands:
+                users.setdefault(operand, []).append(i)
+        ready = [i for i in live if not waits[i]]
+        heapq.heapify(ready)
+        order: list[int] = []
+        while ready:
+            i = heapq.heappop(ready)
+            order.append(i)
+            for user in users.get(i, ()):
+                waits[user].discard(i)
+                if not waits[user]:
+                    heapq.heappush(ready, user)
+        if len(order) != len(live):
+            stuck = sorted(live - set(order))
+            raise ModelError(f"{self.label}: nodes that need their own results: {listed(str(nodes[i]) for i in stuck)}")
+        return order
+
+
+def reads(node: Node) -> set[str]:
+    """Names that a node or its subgraphs read."""
+    names = {name for name in node.inputs if name}
+    return names.union(*(graph.free for graph in node.subgraphs.values()))
+
+
+def needed(nodes: list[Node], makers: Mapping[str, int], outputs: Iterable[str]) -> set[int]:
+    """The nodes that the outputs depend on."""
+    live: set[int] = set()
+    stack = [makers[name] for name in outputs if name in makers]
+    while stack:
+        i = stack.pop()
+        if i not in live:
+            live.add(i)
+            stack.extend(makers[name] for name in reads(nodes[i]) if name in makers)
+    return live
+
+
+def canonical(domain: str) -> str:
+    """The name of an operator set; ONNX's own has two."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def operator_sets(imports: Iterable[Any]) -> dict[str, int]:
+    """Versions by operator set; a file from before there were versions means the first."""
+    versions = {canonical(each.domain): int(each.version) for each in imports}
+    return versions or {"": 1}
+
+
+def port(info: ValueInfoProto) -> Port:
+    """An input as declared."""
+    kind = info.type.WhichOneof("value")
+    if kind not in (None, "tensor_type"):
+        raise ModelError(f"input {info.name!r} is a {kind.removesuffix('_type')}, only tensors are supported")
+    tensor = info.type.tensor_type
+    dtype = element_type(tensor.elem_type, f"input {info.name!r}") if tensor.elem_type else None
+    if not tensor.HasField("shape"):
+        return Port(info.name, dtype, None)
+    dims: list[int | str | None] = []
+    for dim in tensor.shape.dim:
+        known = dim.HasField("dim_value") and dim.dim_value >= 0
+        dims.append(int(dim.dim_value) if known else dim.dim_param or None)
+    return Port(info.name, dtype, tuple(dims))
+
+
+def with_attributes(node: NodeProto, given: Mapping[str, AttributeProto]) -> NodeProto:
+    """A node of a function's body with the attributes that refer to the caller's replaced by those."""
+    result = NodeProto()
+    result.CopyFrom(node)
+    del result.attribute[:]
+    for attribute in node.attribute:
+        if not attribute.ref_attr_name:
+            copied = result.attribute.add()
+            copied.CopyFrom(attribute)
+            for inner in copied.g.node:
+                inner.CopyFrom(with_attributes(inner, given))
+        elif attribute.ref_attr_name in given:
+            copied = result.attribute.add()
+            copied.CopyFrom(given[attribute.ref_attr_name])
+            copied.name = attribute.name
+    return result
+
+
+_SCALARS = {"value_float": np.float32, "value_int": np.int64}
+
+
+def constant(node: Node) -> np.ndarray:
+    """The array of a Constant node.  Raises ModelError for strings and for a node without a value."""
+    a = node.attributes
+    if "value" in a:
+        return a.tensor("value")
+    if "sparse_value" in a:
+        return a.sparse_tensor("sparse_value")
+    if "value_float" in a:
+        return np.asarray(a.float("value_float"), np.float32)
+    if "value_floats" in a:
+        return np.asarray(a.floats("value_floats"), np.float32)
+    if "value_int" in a:
+        return np.asarray(a.int("value_int"), np.int64)
+    if "value_ints" in a:
+        return np.asarray(a.ints("value_ints"), np.int64)
+    raise ModelError(f"node {node} holds no numbers", hint="constants of strings are not supported")
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message, in order; of many the first."""
+    items = sorted(names)
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest
+
+
+def counted(nodes: Iterable[Node]) -> list[str]:
+    """What nodes do, each with how often and in which nodes: for messages."""
+    names: dict[str, list[str]] = {}
+    for node in nodes:
+        names.setdefault(f"{node.domain}.{node.operator}" if node.domain else node.operator, []).append(node.name)
+    counts = Counter({kind: len(found) for kind, found in names.items()})
+    return [
+        f"{kind} (opset) x {count}: {', '.join(names[kind][:5])}{', ...' if count > 5 else ''}"
+        for kind, count in sorted(counts.items())
+    ]

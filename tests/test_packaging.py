@@ -1,0 +1,46 @@
+"""What gets into the wheel: every package of the code base, its type marker, one version number."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import tomllib
+from pathlib import Path
+
+import irconv
+import irconv.backends
+import irconv.passes
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+
+
+def packages() -> set[str]:
+    """Every folder with Python files, as the package that it is."""
+    found = set()
+    for module in (irconv, irconv.passes, irconv.backends):
+        root = Path(module.__path__[0])
+        for file in root.rglob("*.py"):
+            found.add(".".join([module.__name__, *file.parent.relative_to(root).parts]))
+    return found
+
+
+def test_every_package_is_listed_and_every_one_listed_exists():
+    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(packages())
+
+
+def test_every_package_has_an_init_file():
+    for module in (irconv, irconv.passes, irconv.backends):
+        for file in Path(module.__path__[0]).rglob("*.py"):
+            assert (file.parent / "__init__.py").exists(), file.parent
+
+
+def test_types_are_marked():
+    assert (Path(irconv.__path__[0]) / "py.typed").exists()
+
+
+def test_there_is_one_version():
+    assert PROJECT["project"]["version"] == irconv.__version__ == importlib.metadata.version("irconv")
+
+
+def test_dependencies_are_those_that_are_imported():
+    required = {name.split(">")[0] for name in PROJECT["project"]["dependencies"]}
+    assert required == {"numpy", "networkx", "click", "rich", "safetensors"}
