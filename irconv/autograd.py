@@ -5,22 +5,22 @@ All of them assemble or trace an ordinary graph and run :func:`irconv.passes.dif
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from irconv import structure
-from irconv.concrete import ConcreteValue, as_array, current_tracer
+from irconv.concrete import ConcreteValue, as_array, current_tracer, grad_enabled, grad_mode
 from irconv.errors import GradientError
 from irconv.graph import Graph, Provenance
 from irconv.interpret import evaluate
-from irconv.op import NO_ATTRIBUTES, OPS, Value
+from irconv.op import NO_ATTRIBUTES, OPS, Fusion, Value
 from irconv.ops.custom import attach_gradient
 from irconv.passes.differentiate import differentiate as append_gradients
-from irconv.tensor import ABOVE, Tensor, as_tensor
-from irconv.tracing import TensorBuilder, Tracer, program_name, record, symbolic_arguments
-from irconv.types import TensorType
+from irconv.places import Location
+from irconv.tensor import ABOVE, EAGER, Tensor, as_tensor, concrete
+from irconv.tracing import TensorBuilder, Tracer, is_array
 
 # --- define by run ---------------------------------------------------------------------------------------------------------
 
@@ -92,9 +92,36 @@ def backward(tensor: Tensor, gradient: Any = None) -> None:
         seed = graph.add_input("gradient", tensor.type).id
         data[seed] = seed_array
     found = append_gradients(graph, ids[id(tensor.value)], [ids[id(v)] for v in leaves], seed)
+    _refuse_stale(graph, ids, values.values())
     results = evaluate(graph, data, found.values())
     for leaf in leaves:
         _accumulate(leaf, results[found[ids[id(leaf)]]])
+
+
+def _refuse_stale(graph: Graph, ids: dict[int, int], recorded: Iterable[ConcreteValue]) -> None:
+    """GradientError if the backward part of ``graph`` reads a parameter or buffer that was written after the forward read it.
+
+    recorded: the values of the forward part, operands first; ids: their nodes.
+    """
+    known = set(ids.values())
+    stale: dict[int, Location | None] = {}
+    for value in recorded:
+        producer = value.producer
+        if producer is None:
+            continue
+        for operand, version in zip(producer.operands, producer.versions, strict=True):
+            if operand.variable is not None and operand.variable.version != version:
+                stale[ids[id(operand)]] = producer.location
+            if ids[id(operand)] in stale and producer.op.fusion is Fusion.VIEW:
+                stale[ids[id(value)]] = producer.location  # shares the array
+    for node_id, place in stale.items():
+        if any(user.id not in known for user, _ in graph.users(node_id)):
+            raise GradientError(
+                f"the gradient needs a parameter or buffer of type {graph[node_id].type} as it was when the forward ran, "
+                "and it has been written since",
+                location=place,
+                hint="run the forward again after optimizer.step(), assign() or load_state_dict()",
+            )
 
 
 def _accumulate(leaf: ConcreteValue, gradient: np.ndarray) -> None:
@@ -223,40 +250,64 @@ def _pullback_in_trace(
 def _pullback_of_data(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: tuple[int, ...]
 ) -> tuple[Any, Pull]:
-    own = tuple(as_tensor(a) if i in numbers else a for i, a in enumerate(args))
-    tracer = Tracer(program_name(function))
-    symbols, named = symbolic_arguments(tracer, function, own, kwargs)
-    result = record(tracer, function, *symbols, **named)
-    output = tracer.adopt(_single(result))
-    data = [as_array(leaf) for leaf in _arrays((own, kwargs))]
-    graph = tracer.finish(result)
-    values = evaluate(graph, dict(zip(graph.inputs, data, strict=True)))
+    outside = grad_enabled()
+    own, named = structure.map_leaves(lambda path, leaf: as_tensor(leaf) if is_array(leaf) else leaf, (args, kwargs))
+    own = [_set_apart(as_tensor(a), i) if i in numbers else a for i, a in enumerate(own)]
+    apart = [own[i].value for i in numbers]
+    with grad_mode(True):
+        result = _single(function(*own, **named))
+    order = _in_order(concrete(result))
+    hidden = {id(v) for v in apart}
+    # whether somebody else wants gradients through this one
+    watched = outside and any(v.tracked and v.producer is None and id(v) not in hidden for v in order)
 
     def pull(gradient: Any) -> tuple[Tensor, ...]:
-        joint = graph.copy()
-        given = dict(values)
+        graph, ids = _assemble(result)
+        tensors = {ids[id(v)]: Tensor(v) for v in order}
         seed = None
         if gradient is not None:
-            seed = joint.add_input("gradient", output.type).id
-            given[seed] = _matching(gradient, output.type)
-        found = append_gradients(joint, output.id, [tracer.adopt(symbols[i]).id for i in numbers], seed)
-        results = evaluate(joint, given, found.values())
-        return tuple(_plain(results[found[tracer.adopt(symbols[i]).id]]) for i in numbers)
+            given = _matching(gradient, result)
+            seed = graph.add_input("gradient", given.type).id
+            tensors[seed] = given
+        found = append_gradients(graph, ids[id(result.value)], [ids[id(v)] for v in apart if id(v) in ids], seed)
+        _refuse_stale(graph, ids, order)
+        if watched or (outside and seed is not None and tensors[seed].requires_grad):
+            made = _replay(graph, tensors, found.values())
+        else:
+            arrays = evaluate(graph, {i: t.value.array for i, t in tensors.items()}, found.values())
+            made = {i: _plain(arrays[i]) for i in found.values()}
+        return tuple(made[found[ids[id(v)]]] if id(v) in ids else _plain(np.zeros_like(v.array)) for v in apart)
 
-    outputs = structure.map_leaves(lambda path, leaf: _plain(values[tracer.adopt(leaf).id]), result)
-    return outputs, pull
-
-
-def _matching(gradient: Any, type_: TensorType) -> np.ndarray:
-    array = as_array(gradient).astype(type_.dtype.numpy)
-    if array.shape != type_.shape:
-        raise GradientError(f"the gradient has shape {list(array.shape)}, the output {list(type_.shape)}")
-    return array
+    return result if watched else _plain(concrete(result).array), pull
 
 
-def _arrays(tree: Any) -> list[Any]:
-    from_specs = structure.leaves(tree)
-    return [leaf for _, leaf in from_specs if isinstance(leaf, (Tensor, np.ndarray, np.generic))]
+def _set_apart(x: Tensor, number: int) -> Tensor:
+    """A tensor of the same value that other uses of ``x`` do not count for; gradients by ``x`` still flow through it."""
+    if not x.type.dtype.is_float:
+        raise GradientError(f"argument {number} is {x.type}; only floating-point values have gradients")
+    if x.requires_grad and grad_enabled():
+        return x.copy()
+    return Tensor(ConcreteValue(concrete(x).array, tracked=True))
+
+
+def _replay(graph: Graph, tensors: dict[int, Tensor], wanted: Iterable[int]) -> dict[int, Tensor]:
+    """Tensors by node id, computed from those given, each remembering how: for gradients of gradients."""
+    made = dict(tensors)
+    needed = graph.ancestors(wanted)
+    for node in graph:
+        if node.id in needed and node.id not in made:
+            if node.op.name == "constant":
+                made[node.id] = _plain(node.attributes.value)
+            else:
+                made[node.id] = EAGER.emit(node.op, node.attributes, [made[i] for i in node.operands])
+    return made
+
+
+def _matching(gradient: Any, output: Tensor) -> Tensor:
+    given = as_tensor(gradient, like=output)
+    if given.shape != output.shape:
+        raise GradientError(f"the gradient has shape {list(given.shape)}, the output {list(output.shape)}")
+    return given
 
 
 def _plain(array: np.ndarray) -> Tensor:

@@ -19,6 +19,7 @@ from irconv import structure
 from irconv.backends import find_backend
 from irconv.backends.base import Backend, Executable
 from irconv.errors import ModelError, ShapeError
+from irconv.frontends import onnx
 from irconv.graph import Graph
 from irconv.kernel import Program
 from irconv.passes.base import Pass, Pipeline, Stage
@@ -33,7 +34,7 @@ from irconv.passes.plan_memory import plan_memory
 from irconv.passes.schedule import schedule
 from irconv.passes.simplify import Simplify
 from irconv.text import load
-from irconv.tracing import leaf_type, trace
+from irconv.tracing import arranged, leaf_type, trace
 
 SPECIALISATIONS = 16
 """How many sets of input types a compiled program keeps code for; the least recently used goes first."""
@@ -111,14 +112,16 @@ class Compiled:
     ``graph``, ``stages``, ``kernels``, ``memory`` and ``profile(...)`` are those of the specialisation made last.
     """
 
-    def __init__(self, make: Callable[[tuple[Any, ...], dict[str, Any]], Executable]):
+    def __init__(self, make: Callable[[tuple[Any, ...], dict[str, Any]], Executable], program: Any = None):
         self._make = make
+        self._program = program  # what says how arguments are to be arranged
         self._known: OrderedDict[Any, Executable] = OrderedDict()
         self._lock = threading.Lock()
         self.executable: Executable | None = None
 
     def specialise(self, *args: Any, **kwargs: Any) -> Executable:
         """The executable for these arguments (specs or arrays), compiled now if it is not known."""
+        args, kwargs = arranged(self._program, args, kwargs)
         key = _key(args, kwargs)
         with self._lock:
             found = self._known.get(key)
@@ -132,6 +135,7 @@ class Compiled:
         return found
 
     def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        args, kwargs = arranged(self._program, args, kwargs)
         executable = self.specialise(*args, **kwargs)
         return executable(*_arrays(args, kwargs), out=out)
 
@@ -167,6 +171,7 @@ class Compiled:
 
     def profile(self, *args: Any, **kwargs: Any) -> Any:
         """Time each kernel on these arguments (see :meth:`irconv.backends.base.Executable.profile`)."""
+        args, kwargs = arranged(self._program, args, kwargs)
         return self.specialise(*args, **kwargs).profile(*_arrays(args, kwargs))
 
 
@@ -193,7 +198,8 @@ def compile(
 ) -> Compiled:
     """Compile a program for inference.
 
-    source: a module (traced in evaluation mode; its own flag stays), a function of tensors, a Graph, or the path of an IR file.
+    source: a module (traced in evaluation mode; its own flag stays), a function of tensors, a Graph, or the path of an IR or
+            ONNX file.
     specs:  ``TensorSpec`` or arrays for the arguments; without any, a program is compiled at its first call.
     backend, passes, check: see :class:`Options`.
 
@@ -215,16 +221,15 @@ def compile(
     def make(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
         return build(trace(source, *args, **kwargs), options.for_arguments(args, kwargs), INFERENCE)
 
-    compiled = Compiled(make)
+    compiled = Compiled(make, source)
     if specs or named_specs:
         compiled.specialise(*specs, **named_specs)
     return compiled
 
 
-def _read(path: Path) -> Graph:
-    if path.suffix == ".onnx":
-        raise ModelError(f"{path}: ONNX files cannot be read by this version", hint="give a module, a function or an .ir file")
-    return load(path)
+def _read(path: Path) -> Any:
+    """The model of an ONNX file, the graph of an IR file."""
+    return onnx.load_model(path) if path.suffix == ".onnx" else load(path)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,25 +18,48 @@ import numpy as np
 from irconv.errors import Location, ShapeError
 from irconv.op import OpDef
 from irconv.state import Variable
-from irconv.types import as_dtype, type_of
+from irconv.types import TensorType, as_dtype, type_of
 
 _MODE = threading.local()
 
 
 @contextmanager
-def no_grad() -> Iterator[None]:
-    """Concrete tensors made inside the block do not remember how they were computed."""
+def grad_mode(enabled: bool) -> Iterator[None]:
+    """Say whether concrete tensors made inside the block remember how they were computed."""
     before = grad_enabled()
-    _MODE.grad = False
+    _MODE.grad = enabled
     try:
         yield
     finally:
         _MODE.grad = before
 
 
+def no_grad() -> AbstractContextManager[None]:
+    """Concrete tensors made inside the block do not remember how they were computed."""
+    return grad_mode(False)
+
+
 def grad_enabled() -> bool:
     """Whether concrete tensors remember their operands (True outside :func:`no_grad`)."""
     return getattr(_MODE, "grad", True)
+
+
+@contextmanager
+def computing_at_most(limit: int) -> Iterator[None]:
+    """No concrete result computed inside the block may have more bytes: for programs that come out of files."""
+    before = getattr(_MODE, "limit", None)
+    _MODE.limit = limit
+    try:
+        yield
+    finally:
+        _MODE.limit = before
+
+
+def check_result(type_: TensorType) -> None:
+    """ShapeError for a result larger than :func:`computing_at_most` allows."""
+    limit = getattr(_MODE, "limit", None)
+    if limit is not None and type_.bytes > limit:
+        raise ShapeError(f"a result of type {type_} has {type_.bytes} bytes, more than the {limit} allowed here")
 
 
 def current_tracer() -> Any:
@@ -57,12 +80,13 @@ def recording(tracer: Any) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Producer:
-    """How a concrete value was computed."""
+    """How a concrete value was computed; ``versions`` are those that the operands' variables had then (0 without one)."""
 
     op: OpDef
     attributes: Any
     operands: tuple[ConcreteValue, ...]
     location: Location | None
+    versions: tuple[int, ...]
 
 
 class ConcreteValue:

@@ -24,8 +24,8 @@ class Batches:
     arrays:    an array, or a tuple or dict of arrays, whose first axis counts the samples; batches have the same structure.
     shuffle:   sort each epoch's samples by random numbers made from ``seed`` and the epoch's number; the same on every machine.
     drop_last: leave out a last batch that is smaller.
-    transform: ``transform(batch, random)`` returns the batch to deliver; ``random`` is a ``numpy.random.Generator`` of its own for
-               each batch, made from seed, epoch and the batch's number.
+    transform: ``transform(batch, random)`` returns the batch to deliver; ``random`` is a ``numpy.random.Generator`` made for
+               each batch from seed, epoch and the batch's number.
     prefetch:  how many batches a thread prepares ahead; 0: none, everything happens in the loop.
 
     Going through all batches once is an epoch.  A loop that is left early starts its epoch over.  ``state_dict()`` says where

@@ -91,6 +91,7 @@ class Graph:
     _edges: nx.MultiDiGraph = field(default_factory=nx.MultiDiGraph)
     _next_id: int = 0
     _next_suffix: dict[str, int] = field(default_factory=dict)
+    _results: set[int] | None = None  # values of outputs and updates; None when not known
     _order: tuple[int, list[int]] | None = None
     _view: tuple[int, nx.MultiDiGraph] | None = None
 
@@ -224,11 +225,13 @@ class Graph:
     def set_output(self, path: str, node_id: int) -> None:
         """Make a value an output under a path name; an output of that name is replaced."""
         self.outputs[path] = self[node_id].id
+        self._results = None
         self.version += 1
 
     def drop_outputs(self) -> None:
         """Forget all outputs (their values stay until they are removed as dead)."""
         self.outputs.clear()
+        self._results = None
         self.version += 1
 
     def set_update(self, state_id: int, value_id: int) -> None:
@@ -239,6 +242,7 @@ class Graph:
         if state.type != value.type:
             raise GraphError(f"update of %{state.name}: {state.type} cannot take a value of type {value.type}")
         self.updates[state_id] = value_id
+        self._results = None
         self.version += 1
 
     def set_operands(self, node_id: int, operands: Sequence[int]) -> Node:
@@ -279,6 +283,7 @@ class Graph:
         if self._is_result(old_id):
             self.outputs = {path: new_id if i == old_id else i for path, i in self.outputs.items()}
             self.updates = {state: new_id if i == old_id else i for state, i in self.updates.items()}
+            self._results = None
         self.version += 1
 
     def remove(self, node_id: int) -> None:
@@ -359,7 +364,9 @@ class Graph:
 
     def _is_result(self, node_id: int) -> bool:
         """Whether a value is an output or the new value of a state."""
-        return node_id in self.outputs.values() or node_id in self.updates.values()
+        if self._results is None:
+            self._results = {*self.outputs.values(), *self.updates.values()}
+        return node_id in self._results
 
     def _unique(self, name: str) -> str:
         """``name``, or with the first free suffix ``_1``, ``_2``, ... if it is taken."""

@@ -81,7 +81,7 @@ def _stored_names(code: CodeType) -> dict[int, str]:
     for instruction in dis.get_instructions(code):
         if instruction.opname.startswith(_STORES):
             value = instruction.argval
-            name = value[0] if isinstance(value, tuple) else value
+            name = str(value[0] if isinstance(value, tuple) else value)
             # a call stands at its last cache entry while a Python function runs, at its start while a C function does
             names.update(dict.fromkeys(range(previous, instruction.offset, 2), name))
         previous = instruction.offset

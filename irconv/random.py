@@ -72,8 +72,10 @@ class Generator:
         dims = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
         tracer = current_tracer()
         if tracer is None:
-            draw = int(self.draws.numpy())
-            self.draws.value.variable.assign(np.uint64(draw + 1))
+            count = self.draws.value.variable
+            with count.lock:
+                draw = int(count.array)
+                count.assign(np.uint64(draw + 1))
             # beyond 2^32 draws the count goes on in the step
             step = Tensor(ConcreteValue(np.asarray(draw >> 32, np.uint64)))
             return _tensor(random_bits(self.key, step, (EAGER_STREAM, draw & 0xFFFFFFFF), dims))

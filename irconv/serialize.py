@@ -134,7 +134,7 @@ def save_checkpoint(
 ) -> None:
     """Write everything that a training run goes on from: parameters, buffers, optimiser state, random state, and what you add.
 
-    extra: numbers, arrays, and dicts or lists of them, such as ``epoch=3, data=batches.state_dict(), schedule=schedule.state_dict()``.
+    extra: numbers, arrays, and dicts or lists of them, such as ``epoch=3, data=batches.state_dict()``.
     """
     state: dict[str, Any] = {f"model/{name}": array for name, array in model.state_dict().items()}
     if optimizer is not None:

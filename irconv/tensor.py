@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from irconv import indexing
-from irconv.concrete import ConcreteValue, Producer, as_array, current_tracer, grad_enabled
+from irconv.concrete import ConcreteValue, Producer, as_array, check_result, current_tracer, grad_enabled
 from irconv.errors import DTypeError, ShapeError, StateError, TraceError
 from irconv.op import NoGradient, OpDef, Value
 from irconv.operators import Operators
@@ -36,6 +36,7 @@ class EagerBuilder:
     def emit(self, op: OpDef, attributes: Any, operands: Sequence[Value]) -> Tensor:
         values = tuple(concrete(operand) for operand in operands)
         type_ = op.result_type(attributes, [v.type for v in values])
+        check_result(type_)
         with np.errstate(all="ignore"):
             array = np.asarray(op.reference(attributes, *(v.array for v in values)), type_.dtype.numpy)
         tracked = (
@@ -44,8 +45,10 @@ class EagerBuilder:
             and type_.dtype.is_float
             and not isinstance(op.gradient, NoGradient)
         )
-        producer = Producer(op, attributes, values, user_location()) if tracked else None
-        return Tensor(ConcreteValue(array, producer, tracked))
+        if not tracked:
+            return Tensor(ConcreteValue(array))
+        versions = tuple(v.variable.version if v.variable is not None else 0 for v in values)
+        return Tensor(ConcreteValue(array, Producer(op, attributes, values, user_location(), versions), tracked))
 
     def constant(self, array: Any) -> Tensor:
         return Tensor(ConcreteValue(np.array(array)))

@@ -7,6 +7,7 @@ it meets.  :func:`trace` runs a program under a tracer and returns the graph.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -73,10 +74,12 @@ class Scope:
     """A module whose forward is running.
 
     In a library module every node is named after its path; in a user's, after the variable that takes the result.
+    ``placed`` is for programs that are not Python: where its nodes come from, and what they are called.
     """
 
     path: str
     library: bool
+    placed: tuple[Location, str] | None = None
 
 
 class Tracer(TensorBuilder):
@@ -103,10 +106,14 @@ class Tracer(TensorBuilder):
     # --- recording -------------------------------------------------------------------------------------------------------
 
     def emit(self, op: OpDef, attributes: Any, operands: Sequence[Value]) -> Tensor:  # type: ignore[override]
+        scope = self._scopes[-1]
+        if scope.placed is not None:
+            location, self.name = scope.placed
+            self.provenance = Provenance(location, scope.path, self._composite)
+            return self.wrap(self.append(op, attributes, [self.adopt(operand).id for operand in operands]))
         frame, called = user_call()
         location = location_of(frame)
         self._count(location)
-        scope = self._scopes[-1]
         if scope.library:
             name, same = scope.path, frame is self._frame and scope is self._last_scope
         else:
@@ -195,6 +202,14 @@ class Tracer(TensorBuilder):
             yield
         finally:
             self._scopes.pop()
+
+    @contextmanager
+    def placed(self, location: Location, path: str, name: str) -> Iterator[None]:
+        """While the block runs, nodes come from ``location``, belong to ``path`` below the running module and are called ``name``."""
+        self.name = self._named = None
+        with self.in_scope(Scope(_join(self.scope, path), True, (location, name))):
+            yield
+        self.name = self._named = None
 
     def adopt_module(self, root: Any) -> str:
         """Enter the paths and state names of a module tree that was not met before."""
@@ -292,8 +307,30 @@ def leaf_type(leaf: Any) -> TensorType | None:
     return type_of(as_array(leaf)) if is_array(leaf) else None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fixed:
+    """An array argument that a program needs by value, because shapes depend on it: a static value, not an input."""
+
+    array: np.ndarray
+
+    def __repr__(self) -> str:
+        # what code that was compiled for the value is found by
+        return f"{self.array.dtype}{list(self.array.shape)}:{hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()}"
+
+
+def arranged(program: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments as the program wants them: one that declares its inputs has them by position, some of them Fixed."""
+    arrange = getattr(program, "arrange", None)
+    return (args, kwargs) if arrange is None else (arrange(args, kwargs), {})
+
+
 def bind_names(program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by parameter name, in call order; ``*args`` become ``args.0`` and so on."""
+    declared = getattr(program, "input_names", None)
+    if declared is not None:
+        if len(args) != len(declared):
+            raise TraceError(f"the model takes {len(declared)} inputs ({', '.join(declared)}), got {len(args)}")
+        return dict(zip(declared, args, strict=True))
     function = getattr(program, "forward", program)
     try:
         bound = inspect.signature(function).bind(*args, **kwargs)
@@ -368,5 +405,6 @@ def trace(program: Callable[..., Any], *args: Any, training: bool = False, name:
     if not callable(program):
         raise TraceError(f"cannot trace a {type(program).__name__}", hint="give a module or a function")
     tracer = Tracer(name or program_name(program), training)
+    args, kwargs = arranged(program, args, kwargs)
     new_args, new_kwargs = symbolic_arguments(tracer, program, args, kwargs)
     return tracer.finish(record(tracer, program, *new_args, **new_kwargs))

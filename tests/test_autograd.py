@@ -7,7 +7,7 @@ import pytest
 from differences import central_differences
 
 import irconv
-from irconv import TensorSpec
+from irconv import TensorSpec, nn
 from irconv.autograd import graph_of
 from irconv.errors import DTypeError, GradientError, StateError, TraceError
 from irconv.interpret import evaluate
@@ -244,3 +244,84 @@ def test_differentiate_names_and_signature() -> None:
         irconv.differentiate(graph)
     with pytest.raises(GradientError, match="only floating-point"):
         irconv.differentiate(irconv.trace(lambda i: i.astype("float32").sum(), TensorSpec((2,), "int64")), wrt=["i"])
+
+
+# --- gradients as functions of concrete tensors run define-by-run ---------------------------------------------------------------
+
+
+def test_gradients_of_gradients_reach_what_the_function_closes_over() -> None:
+    """A gradient penalty: the gradient by x depends on w, and its own gradient must find that."""
+    w, x = leaf([2.0, 3.0]), leaf([0.5, 1.5])
+    penalty = (irconv.grad(lambda x: (w * x**3).sum())(x) ** 2).sum()
+    assert penalty.requires_grad
+    penalty.backward()
+    np.testing.assert_allclose(w.grad.numpy(), 18 * w.numpy() * x.numpy() ** 4)
+    np.testing.assert_allclose(x.grad.numpy(), 36 * w.numpy() ** 2 * x.numpy() ** 3)
+
+
+def test_gradients_are_plain_where_nothing_is_tracked() -> None:
+    value, gradient = irconv.value_and_grad(lambda x: (x**2).sum())(irconv.tensor([1.0, 2.0]))
+    assert not value.requires_grad and not gradient.requires_grad
+    w = leaf([1.0, 2.0])
+    with irconv.no_grad():
+        gradient = irconv.grad(lambda x: (w * x).sum())(w)
+    assert gradient.tolist() == [1, 2] and not gradient.requires_grad and w.grad is None
+    _, pullback = irconv.vjp(lambda x: x * 2, np.ones(2))
+    (pulled,) = pullback(w * 3)
+    pulled.sum().backward()
+    assert w.grad.tolist() == [6, 6]
+
+
+def test_gradient_of_a_function_with_data_dependent_control_flow() -> None:
+    def doubled(x):
+        y = x * 2
+        while (y * y).sum().item() < 100:
+            y = y * 2
+        return y.sum()
+
+    assert irconv.grad(doubled)(np.array([1.0, 2.0])).tolist() == [8, 8]
+    assert irconv.grad(doubled)(np.array([10.0, 2.0])).tolist() == [2, 2]
+
+
+def test_gradient_of_a_module_sees_its_own_mode() -> None:
+    norm = nn.BatchNorm1d(2, dtype="f64")
+    x, v = np.array([[1.0, 2.0], [3.0, 5.0], [2.0, 9.0]]), np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+
+    def loss(x):
+        return (norm(x) * v).sum()
+
+    for mode, batches in ((True, 1), (False, 1)):
+        norm.train(mode)
+        by_function = irconv.grad(loss)(x)
+        assert norm.num_batches_tracked.item() == batches
+        norm.num_batches_tracked.assign(0)
+        tracked = leaf(x)
+        loss(tracked).backward()
+        np.testing.assert_allclose(by_function.numpy(), tracked.grad.numpy(), rtol=1e-12, atol=1e-14)
+        norm.num_batches_tracked.assign(1)
+
+
+def test_arguments_without_influence_and_integer_arguments() -> None:
+    first, second = irconv.grad(lambda x, y: (x * 2).sum(), (0, 1))(np.ones(2), np.ones(3))
+    assert first.tolist() == [2, 2] and second.tolist() == [0, 0, 0]
+    assert irconv.grad(lambda x: irconv.tensor(3.0))(np.ones(2)).tolist() == [0, 0]
+    with pytest.raises(GradientError, match="only floating-point"):
+        irconv.grad(lambda i: i.astype("f32").sum())(np.arange(3))
+
+
+# --- parameters written between forward and backward ---------------------------------------------------------------------------
+
+
+def test_backward_refuses_parameters_that_were_written_after_the_forward_read_them() -> None:
+    layer, x = nn.Linear(2, 3), irconv.tensor([[1.0, 2.0]], requires_grad=True)
+    loss = (layer(x) ** 2).sum()
+    layer.weight.assign(layer.weight * 2)
+    with pytest.raises(GradientError, match="written since") as caught:
+        loss.backward()
+    assert "test_autograd.py" in str(caught.value) and "forward again" in str(caught.value)
+    layer.requires_grad_(False)
+    loss = layer(x).sum()
+    layer.bias.assign(layer.bias * 2)  # the gradient by x does not need the bias
+    loss.backward()
+    np.testing.assert_allclose(x.grad.numpy(), layer.weight.numpy().sum(0, keepdims=True))
+    (layer(x) ** 2).sum().backward()

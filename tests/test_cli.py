@@ -273,8 +273,8 @@ WRONG_MODELS = {
     "models.py:number": "number is a int, not a model",
     "models.py:Needy": "Needy() failed: TypeError",
     "missing.py:net": "there is no file missing.py",
-    "model.onnx": "ONNX files cannot be read by this version",
-    "model.txt:net": "neither a Python file nor an IR file",
+    "model.onnx": "there is no file model.onnx",
+    "model.txt:net": "neither a Python, nor an IR, nor an ONNX file",
     "models.py:branches": "truth value",
     "models.py:broken": "no_such_method",
 }

@@ -16,7 +16,10 @@ from irconv.backends.arrays import (
     random,
     reduce,
     resize,
+    scan,
+    scatter,
     shape,
+    sort,
     unpool,
     weight_gradient,
 )
@@ -45,7 +48,10 @@ __all__ = [
     "random",
     "reduce",
     "resize",
+    "scan",
+    "scatter",
     "shape",
+    "sort",
     "unpool",
     "weight_gradient",
 ]

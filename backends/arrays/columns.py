@@ -69,15 +69,24 @@ def _blanks(taps: Sequence[Tap], counts: Ints, tap_count: int) -> tuple[tuple[in
     return tuple(found)
 
 
-def fill(xp: Any, columns: Array, x: Array, band: Band) -> None:
+def fill(xp: Any, columns: Array, x: Array, band: Band, padding: Any = 0) -> None:
     """Copy the windows of a band of x [samples, channels, *size] into columns [channels, taps, samples, *counts]."""
     source = x.swapaxes(0, 1)
     for index, windows in band.blanks:
-        columns[(slice(None), index, slice(None), *windows)] = 0
+        columns[(slice(None), index, slice(None), *windows)] = padding
     for tap in band.taps:
         xp.copyto(
             columns[(slice(None), tap.index, slice(None), *tap.windows)], source[(slice(None), slice(None), *tap.positions)]
         )
+
+
+def padded_plane(size: Ints, counts: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Band:
+    """The input with as much padding as the windows reach, as windows of a single tap."""
+    ones = (1,) * len(size)
+    rows = zip(counts, kernel, stride, dilation, strict=True)
+    extent = tuple((count - 1) * s + d * (k - 1) + 1 for count, k, s, d in rows)
+    (plane,) = bands(size, extent, ones, ones, padding, ones, extent[0])
+    return plane
 
 
 @dataclass(frozen=True)

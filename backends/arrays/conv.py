@@ -15,6 +15,7 @@ from typing import Any
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
 from irconv.backends.arrays.depthwise import depthwise, is_depthwise
+from irconv.backends.arrays.winograd import suits, winograd_work
 from irconv.backends.arrays.work import Work, work_kernel
 from irconv.ops.window import Ints, Pairs
 from irconv.types import DType, TensorType
@@ -203,6 +204,8 @@ def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, str
     if is_depthwise(g.channels, g.out_channels, g.groups) and dtype.is_float:
         regions, piece = depthwise(xp, g, dtype, parallel, scratch)
         return Work(regions, lambda x, w, buffers: w, piece)
+    if parallel is not None and not strict and suits(g, dtype, parallel):
+        return winograd_work(xp, g, dtype, parallel, scratch)
     if parallel is not None and _few_columns(g, parallel):
         return rows_work(xp, g, dtype, parallel, scratch)
     return product_work(xp, g, dtype, parallel, scratch)

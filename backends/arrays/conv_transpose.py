@@ -162,10 +162,20 @@ def depthwise_work(request: Request, scratch: Scratch) -> Work:
     return Work(regions, lambda x, w, buffers: w, piece)
 
 
+def _turning_pays(request: Request) -> bool:
+    """Whether copying windows of x costs less than adding the parts of the result, which takes about twice as long a row."""
+    x, result = request.operands[0], request.result
+    if is_depthwise(x.shape[1], result.shape[1], request.attributes.groups):
+        return True
+    windows = x.shape[1] * math.prod(result.shape[2:-1])
+    parts = result.shape[1] * math.prod(x.shape[2:-1])
+    return windows <= 2 * parts
+
+
 def transposed_work(request: Request, scratch: Scratch) -> Work:
     """The transposed convolution by the algorithm that suits it."""
     a, result = request.attributes, request.result
-    if set(a.stride) == {1}:
+    if set(a.stride) == {1} and _turning_pays(request):
         return turned_work(request, scratch)
     if is_depthwise(request.operands[0].shape[1], result.shape[1], a.groups) and result.dtype.is_float:
         return depthwise_work(request, scratch)

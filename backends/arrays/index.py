@@ -11,7 +11,7 @@ from irconv.errors import IrconvError
 from irconv.types import I64
 
 
-def _wrap(xp: Any, numbers: Array, indices: Array, size: int, axis: int) -> None:
+def wrap(xp: Any, numbers: Array, indices: Array, size: int, axis: int) -> None:
     """Copy indices into ``numbers`` with negative ones counted from the front; IrconvError for one out of range."""
     if not indices.size:
         return
@@ -48,7 +48,7 @@ def _take(request: Request) -> ArrayKernel:
         types.append(scratch(source.dtype, *source.shape))
 
     def run(out: Array, x: Array, where: Array, numbers: Array, places: Array, *plain: Array) -> None:
-        _wrap(xp, numbers, where, size, axis)
+        wrap(xp, numbers, where, size, axis)
         if not out.size:
             return
         xp.add(rows, numbers.reshape(1, -1), places)
@@ -65,7 +65,7 @@ def _plain(xp: Any, x: Array, temporary: tuple[Array, ...]) -> Array:
     return temporary[0]
 
 
-def _along(xp: Any, shape: tuple[int, ...], axis: int, size: int) -> Callable[[Array, Array], None]:
+def flat_positions(xp: Any, shape: tuple[int, ...], axis: int, size: int) -> Callable[[Array, Array], None]:
     """``flatten(numbers, places)``: flat positions, in an array with ``size`` along the axis, of indices shaped ``shape``."""
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
     rows = (xp.arange(outer) * (size * inner))[:, None, None]
@@ -85,14 +85,14 @@ def _gather(request: Request) -> ArrayKernel:
     xp, axis = request.xp, request.attributes.axis
     source, indices = request.operands
     size = source.shape[axis]
-    flatten = _along(xp, indices.shape, axis, size)
+    flatten = flat_positions(xp, indices.shape, axis, size)
     take = _flat_take(request)
     types = [scratch(I64, *indices.shape)]
     if not request.contiguous:
         types.append(scratch(source.dtype, *source.shape))
 
     def run(out: Array, x: Array, where: Array, numbers: Array, *plain: Array) -> None:
-        _wrap(xp, numbers, where, size, axis)
+        wrap(xp, numbers, where, size, axis)
         if out.size:
             flatten(numbers, numbers)
             take(_plain(xp, x, plain).reshape(-1), numbers, out)
@@ -104,13 +104,13 @@ def _gather(request: Request) -> ArrayKernel:
 def _scatter_add(request: Request) -> ArrayKernel:
     xp, axis, size = request.xp, request.attributes.axis, request.attributes.size
     updates, result = request.operands[0], request.result
-    flatten = _along(xp, updates.shape, axis, size)
+    flatten = flat_positions(xp, updates.shape, axis, size)
     types = [scratch(I64, *updates.shape)]
     if result.dtype.accumulator is not result.dtype:
         types.append(scratch(result.dtype.accumulator, *result.shape))
 
     def run(out: Array, values: Array, where: Array, numbers: Array, *wide: Array) -> None:
-        _wrap(xp, numbers, where, size, axis)
+        wrap(xp, numbers, where, size, axis)
         if values.size:
             flatten(numbers, numbers)
         _add_at(xp, out, numbers, values, wide)
@@ -140,7 +140,7 @@ def _take_adjoint(request: Request) -> ArrayKernel:
         types.append(scratch(result.dtype.accumulator, *result.shape))
 
     def run(out: Array, values: Array, where: Array, numbers: Array, places: Array, *wide: Array) -> None:
-        _wrap(xp, numbers, where, size, axis)
+        wrap(xp, numbers, where, size, axis)
         if values.size:
             xp.multiply(numbers, inner, numbers)
             shaped = places.reshape(outer, -1, inner)

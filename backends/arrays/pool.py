@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Request, Scratch, kernel
+from irconv.backends.arrays.columns import Band, fill, padded_plane
 from irconv.backends.arrays.planes import Planes, cut_planes
 from irconv.backends.arrays.taps import Tap, first_taps, window_taps
 from irconv.ops.pool import pool_divisors
@@ -149,6 +150,7 @@ class WinnerPool:
     """
 
     xp: Any
+    plane: Band
     taps: tuple[Tap, ...]
     counts: Ints
     first: Array
@@ -166,8 +168,11 @@ class WinnerPool:
         def task(i: int, worker: int) -> None:
             group = self.planes.groups[i]
             copied, wins, numbers, spare = (self.planes.view(buffers[s], worker, i, counts) for s in self.slots[:4])
-            top = self.planes.view(buffers[self.slots[4]], worker, i, counts) if best is None else best[group]
-            chosen, source = winners[group], x[group]
+            top = self.planes.view(buffers[self.slots[5]], worker, i, counts) if best is None else best[group]
+            chosen, source = winners[group], self.planes.view(buffers[self.slots[4]], worker, i, self.plane.counts)
+            # with its padding every tap covers all windows, so that every step runs over whole contiguous planes
+            shaped = source.reshape(source.shape[0], 1, *source.shape[1:]).swapaxes(0, 2)
+            fill(self.xp, shaped, x[group], self.plane, nothing)
             top.fill(nothing)
             self.xp.copyto(chosen, first)
             self._compete(taps, source, top, chosen, copied, wins, numbers, floats and careful, spare)
@@ -192,23 +197,18 @@ class WinnerPool:
         better, no_better = (xp.greater, xp.less_equal) if self.largest else (xp.less, xp.greater_equal)
         extremum = xp.maximum if self.largest else xp.minimum
         for tap in taps:
-            windows = lead(tap.windows)
-            view, top, won = copied[windows], best[windows], wins[windows]
-            xp.copyto(view, x[lead(tap.positions)])
+            xp.copyto(copied, x[lead(tap.positions)])
             if nan:
-                known = spare[windows]
-                no_better(view, top, won)
-                xp.logical_not(won, won)
-                xp.equal(top, top, known)
-                xp.logical_and(won, known, won)
+                no_better(copied, best, wins)
+                xp.logical_not(wins, wins)
+                xp.equal(best, best, spare)
+                xp.logical_and(wins, spare, wins)
             else:
-                better(view, top, won)
-            number = numbers[windows]
-            xp.copyto(number, won)
-            xp.multiply(number, tap.index, number)
-            place = winners[windows]
-            xp.maximum(place, number, out=place)
-            extremum(top, view, out=top)
+                better(copied, best, wins)
+            xp.copyto(numbers, wins)
+            xp.multiply(numbers, tap.index, numbers)
+            xp.maximum(winners, numbers, out=winners)
+            extremum(best, copied, out=best)
 
 
 def winner_pool(
@@ -217,10 +217,15 @@ def winner_pool(
     """Plan a WinnerPool; ``both``: the extremum is wanted too."""
     counts = pool_counts(a, x.shape[2:])
     planes = cut_planes(x.shape[0], x.shape[1], x.shape[2:], x.dtype.bytes, parallel)
-    types = [x.dtype, BOOL, winner, BOOL, *(() if both else (x.dtype,))]
-    slots = tuple(planes.temporary(scratch, dtype, counts) for dtype in types)
-    taps = pool_taps(a, x.shape[2:])
-    return WinnerPool(xp, tuple(taps), counts, first_taps(xp, taps, counts, winner.numpy), x, largest, planes, slots)
+    plane = padded_plane(x.shape[2:], counts, a.kernel, a.stride, a.padding, a.dilation)
+    slots = [planes.temporary(scratch, dtype, counts) for dtype in (x.dtype, BOOL, winner, BOOL)]
+    slots.append(planes.temporary(scratch, x.dtype, plane.counts))
+    if not both:
+        slots.append(planes.temporary(scratch, x.dtype, counts))
+    none = ((0, 0),) * len(counts)
+    taps = window_taps(plane.counts, counts, a.kernel, a.stride, none, a.dilation)
+    first = first_taps(xp, pool_taps(a, x.shape[2:]), counts, winner.numpy)
+    return WinnerPool(xp, plane, tuple(taps), counts, first, x, largest, planes, tuple(slots))
 
 
 def _position_pool(request: Request, largest: bool) -> ArrayKernel:

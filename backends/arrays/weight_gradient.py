@@ -1,8 +1,10 @@
 """The weight gradient of convolution: the window matrix is made block by block and never stored.
 
-d [out, positions] times the windows [positions, channels taps], summed over samples.  The work is cut by input channels, so that every
-piece of the gradient is summed by one thread in a fixed order, whatever the number of threads.  For each piece, samples (or
-bands of a large sample) follow one another: windows into a temporary that stays in cache, one product, one addition.
+windows [channels taps, positions] times d [positions, out], summed over samples and turned at the end (a quarter faster than the
+product the other way round where there are few output channels).  The work is cut by input channels, so that every piece of the
+gradient is summed by one thread in a fixed order, whatever the number of threads.  For each piece, samples (or bands of a large
+sample) follow one another: windows into a temporary that stays in cache, one product, one addition.  Measured on one AVX-512
+core: 100 GFLOP/s with 64 channels, 140 with 512.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from irconv.backends.arrays.columns import Piece, bands, fill, pieces
 from irconv.backends.arrays.work import run_pieces
 from irconv.ops.window import window_counts
 
-POSITIONS = 2048
+POSITIONS = 1568
 """Positions multiplied at once: enough that adding the product costs little beside making it."""
 
 WINDOW_BYTES = 2 * 1024 * 1024
 """Largest window matrix of a block."""
 
-CUTS = 8
-"""Into how many pieces the channels are cut at most; fixed, so that the result does not depend on the number of threads."""
+CUTS, WIDTH = 8, 128
+"""Into how many pieces the channels are cut at most, and how many rows of the window matrix a piece has at least.
+
+Both are fixed, so that the result does not depend on the number of threads."""
 
 
 @fused("conv_weight_gradient")
@@ -40,7 +44,7 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     source = chain[0].operands[0] if chain else product.operands[0]
     by_sample = _is_by_sample(graph, chain, source, (batch, a.groups * rows, *counts))
     plan = _plan(size, counts, batch, a, per_group, work.bytes)
-    cuts = spans(per_group, -(-per_group // CUTS)) if per_group >= 2 * CUTS else spans(per_group, max(1, -(-per_group // 2)))
+    cuts = spans(per_group, -(-per_group // _cut_count(per_group, taps)))
     widest = max((stop - start for start, stop in cuts), default=1)
     most = max((piece.columns for piece in plan), default=1)
     threads = parallel.threads if parallel else 1
@@ -69,13 +73,13 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
         if not (direct and all(piece.samples == 1 for piece in plan)):
             _arrange(xp, left, d, chain, by_sample, plan, starts, (batch, a.groups, rows, *counts))
         whole = d if direct else None
-        gradient = out.reshape(a.groups, rows, per_group, taps)
+        gradient = out.reshape(a.groups, rows, per_group * taps)
 
         def task(cut: int, worker: int) -> None:
             start, stop = cuts[cut]
             width = (stop - start) * taps
-            part = buffers[part_at][worker, : a.groups * rows * width].reshape(a.groups, rows, width)
-            total = buffers[total_at][worker, : a.groups * rows * width].reshape(a.groups, rows, width)
+            part = buffers[part_at][worker, : a.groups * rows * width].reshape(a.groups, width, rows)
+            total = buffers[total_at][worker, : a.groups * rows * width].reshape(a.groups, width, rows)
             if not plan:
                 total.fill(0)
             for i, piece in enumerate(plan):
@@ -85,14 +89,12 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
                 for group in range(a.groups):
                     first = group * per_group + start
                     fill(xp, shaped[group], x[piece.first : piece.last, first : first + stop - start], piece.band)
-                windows = block.reshape(a.groups, width, piece.columns).swapaxes(1, 2)
-                if i == 0:
-                    xp.matmul(left_of(i, whole, left), windows, out=total)
-                else:
-                    xp.matmul(left_of(i, whole, left), windows, out=part)
+                windows = block.reshape(a.groups, width, piece.columns)
+                right = left_of(i, whole, left).swapaxes(1, 2)
+                xp.matmul(windows, right, out=part if i else total)
+                if i:
                     xp.add(total, part, total)
-            target = gradient[:, :, start:stop]
-            xp.copyto(target, total.reshape(target.shape), casting="same_kind")
+            xp.copyto(gradient[:, :, start * taps : stop * taps], total.swapaxes(1, 2), casting="same_kind")
 
         if out.size:
             run_pieces(parallel, task, len(cuts))
@@ -116,9 +118,15 @@ def _is_by_sample(graph: Any, chain: list[Any], source: int, shape: tuple[int, .
     return bool(chain[0].attributes.axes == (1, 0, *range(2, len(shape))))
 
 
+def _cut_count(per_group: int, taps: int) -> int:
+    """Into how many pieces the channels of a group are cut."""
+    return max(1, min(CUTS, per_group, max(2, per_group * taps // WIDTH)))
+
+
 def _plan(size: Any, counts: Any, batch: int, a: Any, per_group: int, itemsize: int) -> tuple[Piece, ...]:
     """Blocks of positions: bands of large samples, groups of small ones."""
-    width = a.groups * max(1, -(-per_group // CUTS)) * math.prod(a.kernel)
+    taps = math.prod(a.kernel)
+    width = a.groups * -(-per_group // _cut_count(per_group, taps)) * taps
     positions = max(1, min(POSITIONS, WINDOW_BYTES // (width * itemsize)))
     area = math.prod(counts)
     rows = max(1, positions // math.prod(counts[1:])) if area > positions else counts[0]

@@ -34,13 +34,20 @@ def run_pieces(parallel: Parallel | None, task: Callable[[int, int], None], coun
         task(index, 0)
 
 
+def prepare(parallel: Parallel | None, work: Work, x: Array, w: Array, buffers: Buffers) -> Array:
+    """The weight as the pieces want it, made under the pool's settings (BLAS on one thread)."""
+    made: list[Array] = []
+    run_pieces(parallel, lambda index, worker: made.append(work.before(x, w, buffers)), 1)
+    return made[0]
+
+
 def work_kernel(work: Work, parallel: Parallel | None, scratch: Scratch) -> ArrayKernel:
     """The kernel that runs a contraction by itself."""
     count = len(work.regions)
 
     def run(out: Array, x: Array, w: Array, *buffers: Array) -> None:
         if out.size:
-            weight = work.before(x, w, buffers)
+            weight = prepare(parallel, work, x, w, buffers)
             run_pieces(parallel, lambda i, worker: work.piece(i, worker, out, x, weight, buffers), count)
 
     return ArrayKernel(run, tuple(scratch.types))

@@ -101,7 +101,17 @@ def progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         disable=not Console(stderr=True).is_terminal,
+        redirect_stdout=False,  # what is piped away stays where it goes
+        redirect_stderr=False,
     )
+
+
+def say_beside(bar: Progress, text: str) -> None:
+    """Print a line while a progress bar is shown: above it, if both are on the terminal."""
+    if not bar.disable and console().is_terminal:
+        bar.console.print(Text(text))
+    else:
+        click.echo(text)
 
 
 def count(number: float) -> str:

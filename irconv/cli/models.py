@@ -19,6 +19,7 @@ import numpy as np
 
 from irconv import text
 from irconv.errors import IrconvError, ModelError
+from irconv.frontends import onnx
 from irconv.graph import Graph
 from irconv.nn.module import Module
 from irconv.places import Location, is_library, location_of
@@ -37,14 +38,14 @@ def load_model(model: str) -> Graph | Callable[..., Any]:
     if not colon or os.path.exists(model):
         file, name = model, ""
     path = Path(file)
-    if path.suffix == ".onnx":
-        raise ModelError(f"{path}: ONNX files cannot be read by this version", hint=KINDS)
-    if path.suffix not in (".py", ".ir"):
-        raise ModelError(f"{model!r} is neither a Python file nor an IR file", hint=KINDS)
+    if path.suffix not in (".py", ".ir", ".onnx"):
+        raise ModelError(f"{model!r} is neither a Python, nor an IR, nor an ONNX file", hint=KINDS)
     if not path.is_file():
         raise ModelError(f"there is no file {path}", hint=KINDS)
     if path.suffix == ".ir":
         return text.load(path)
+    if path.suffix == ".onnx":
+        return onnx.load_model(path)
     module = import_file(path)
     if not name:
         raise ModelError(f"{path}: which name in it?", hint=f"give {path}:NAME with one of {_choices(module)}")

@@ -141,7 +141,7 @@ def fit(step: Step, data: Data, epochs: int, size: int, seed: int) -> None:
             for batch in batches:
                 losses.append(float(step(*batch)))
                 bar.update(task, advance=1, note=f"loss {losses[-1]:.4g}")
-            console.say(f"epoch {epoch}/{epochs}: loss {np.mean(losses):.4g}")
+            console.say_beside(bar, f"epoch {epoch}/{epochs}: loss {np.mean(losses):.4g}")
 
 
 def report(network: Module, test: Data, loss: str, backend: str) -> None:

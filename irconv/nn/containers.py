@@ -21,7 +21,7 @@ class _Numbered(Module):
     def __getitem__(self, index: Any) -> Any:
         parts = list(self.children())
         if isinstance(index, slice):
-            return type(self)(*parts[index]) if isinstance(self, Sequential) else type(self)(parts[index])
+            return Sequential(*parts[index]) if isinstance(self, Sequential) else ModuleList(parts[index])
         return parts[index]
 
     def __setitem__(self, index: int, module: Module) -> None:

@@ -12,6 +12,7 @@ from irconv.nn import init
 from irconv.nn.functional.common import amounts, refused
 from irconv.nn.functional.resampling import PAD_MODES
 from irconv.nn.module import Module, Parameter
+from irconv.ops.window import PADDING_NAMES
 from irconv.tensor import Tensor
 from irconv.types import F32, as_dtype
 
@@ -58,7 +59,9 @@ class _Convolution(Module):
                 f"kernel_size {list(self.kernel_size)}, stride {list(self.stride)} and dilation {list(self.dilation)} "
                 "must be at least 1"
             )
-        self.padding = padding if isinstance(padding, str) else amounts(padding, self.rank, "padding")
+        if isinstance(padding, str) and padding not in PADDING_NAMES:
+            raise refused(f"padding {padding!r} is neither numbers nor one of {', '.join(PADDING_NAMES)}")
+        self.padding: Any = padding if isinstance(padding, str) else amounts(padding, self.rank, "padding")
         self.padding_mode = padding_mode
         channels = (in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups)
         self.weight = empty_parameter((*channels, *self.kernel_size), dtype)
@@ -109,7 +112,7 @@ class _Conv(_Convolution):
             raise refused(f"padding 'same' keeps the size only at stride 1, got stride {list(self.stride)}")
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._edges(), self.padding_mode)
             padding = 0

@@ -1,6 +1,7 @@
 """Initialisers: each fills a parameter in place, with numbers from a generator, and returns it.
 
-``fan_in`` is how many inputs one output sums over, ``fan_out`` how many outputs one input reaches, for weights [out, in, *kernel].
+``fan_in`` is how many inputs one output sums over, ``fan_out`` how many outputs one input reaches; weights are
+[out, in, *kernel].
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from irconv.types import as_dtype
 
 
 class Parameter(Tensor):
-    """A tensor that training changes, held by a module.  ``Parameter(array)`` copies the array; it must hold floats to be trained.
+    """A tensor that training changes, held by a module.
 
+    ``Parameter(array)`` copies the array, which must hold floats to be trained.
     ``frozen`` parameters (``requires_grad_(False)``) receive no gradient and no update.
     """
 
@@ -74,7 +75,7 @@ def snapshot(tensor: Tensor) -> np.ndarray:
     """A copy of a state's array, on the host."""
     variable = variable_of(tensor)
     with variable.lock:
-        array = variable.array
+        array: Any = variable.array
         return array.get() if hasattr(array, "__cuda_array_interface__") else np.array(array)
 
 
@@ -133,9 +134,13 @@ class Module:
 
     # --- parts ---------------------------------------------------------------------------------------------------------
 
+    def own_parts(self) -> list[tuple[str, Any]]:
+        """(name, object) of what the module holds itself: parameters, buffers and submodules among other things."""
+        return list(vars(self).items())
+
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(attribute, module) of the modules directly below."""
-        for name, part in list(vars(self).items()):
+        for name, part in self.own_parts():
             if isinstance(part, Module):
                 yield name, part
 
@@ -170,7 +175,7 @@ class Module:
     def _named_states(self, kind: type[Any], prefix: str, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         for path, module in self.named_modules(prefix, remove_duplicate):
-            for name, part in list(vars(module).items()):
+            for name, part in module.own_parts():
                 if isinstance(part, kind) and not (remove_duplicate and id(part) in seen):
                     seen.add(id(part))
                     yield joined(path, name), part
@@ -249,7 +254,7 @@ class Module:
         """(dotted path, parameter or buffer) of everything ``state_dict`` holds, under each of its names."""
         for path, module in self.named_modules(remove_duplicate=False):
             for kind in (Parameter, Buffer):
-                for name, part in list(vars(module).items()):
+                for name, part in module.own_parts():
                     if isinstance(part, kind):
                         yield joined(path, name), part
 

@@ -29,13 +29,20 @@ class _RunningNorm(_Affine):
     """What batch and instance norm share: parameters, running statistics and how they are shown."""
 
     def __init__(
-        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool, dtype: Any
+        self,
+        num_features: int,
+        eps: float,
+        momentum: float | None,
+        affine: bool,
+        track_running_stats: bool,
+        bias: bool,
+        dtype: Any,
     ):
         if num_features < 1:
             raise refused(f"num_features must be at least 1, got {num_features}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        self._make_affine((num_features,), affine, affine, dtype)
+        self._make_affine((num_features,), affine, affine and bias, dtype)
         tracked = track_running_stats
         self.running_mean = Buffer(np.zeros(num_features, as_dtype(dtype).numpy)) if tracked else None
         self.running_var = Buffer(np.ones(num_features, as_dtype(dtype).numpy)) if tracked else None
@@ -72,9 +79,10 @@ class _BatchNorm(_RunningNorm):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: Any = F32,
     ):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         x = as_tensor(input)
@@ -130,9 +138,10 @@ class _InstanceNorm(_RunningNorm):
         affine: bool = False,
         track_running_stats: bool = False,
         *,
+        bias: bool = True,
         dtype: Any = F32,
     ):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         x, added = batched(as_tensor(input), self.rank, type(self).__name__)
@@ -199,11 +208,20 @@ class LayerNorm(_Affine):
 class GroupNorm(_Affine):
     """Normalisation of each of ``num_groups`` groups of channels of each sample; weight and bias [C]."""
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, dtype: Any = F32):
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+        dtype: Any = F32,
+    ):
         if num_groups < 1 or num_channels % num_groups:
             raise refused(f"num_groups={num_groups} does not divide num_channels={num_channels}")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
-        self._make_affine((num_channels,), affine, affine, dtype)
+        self._make_affine((num_channels,), affine, affine and bias, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

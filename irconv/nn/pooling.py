@@ -102,7 +102,7 @@ class _AvgPool(Module):
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
-    def settings(self) -> tuple[Any, ...]:
+    def settings(self) -> tuple[Any, Any, Any, bool, bool]:
         """What every average pool passes on."""
         return self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
 
@@ -128,14 +128,14 @@ class AvgPool2d(_AvgPool):
     """The mean of each window over two axes; stride None: the kernel."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool2d(input, *self.settings(), self.divisor_override)
+        return F.avg_pool2d(input, *self.settings(), divisor_override=self.divisor_override)
 
 
 class AvgPool3d(_AvgPool):
     """The mean of each window over three axes; stride None: the kernel."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.avg_pool3d(input, *self.settings(), self.divisor_override)
+        return F.avg_pool3d(input, *self.settings(), divisor_override=self.divisor_override)
 
 
 class _MaxUnpool(Module):

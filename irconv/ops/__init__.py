@@ -1,22 +1,47 @@
 """The primitives, one file per family.  Importing this package registers all of them.
 
-Families import one way: leaf, elementwise, shape, concat, pad, index, reduce, contract, conv, pool, resize, random.
+Families import one way: leaf, elementwise, shape, concat, pad, index, scatter, scan, sort, reduce, index_nd, contract, einsum,
+conv, pool, resize, random.
 """
 
-from irconv.ops import concat, contract, conv, custom, elementwise, index, leaf, pad, pool, random, reduce, resize, shape
+from irconv.ops import (
+    concat,
+    contract,
+    conv,
+    custom,
+    einsum,
+    elementwise,
+    index,
+    index_nd,
+    leaf,
+    pad,
+    pool,
+    random,
+    reduce,
+    resize,
+    scan,
+    scatter,
+    shape,
+    sort,
+)
 
 __all__ = [
     "concat",
     "contract",
     "conv",
     "custom",
+    "einsum",
     "elementwise",
     "index",
+    "index_nd",
     "leaf",
     "pad",
     "pool",
     "random",
     "reduce",
     "resize",
+    "scan",
+    "scatter",
     "shape",
+    "sort",
 ]

@@ -20,7 +20,8 @@ from irconv.types import BOOL, TensorType, as_dtype, tensor_type
 # --- shared by the sections below --------------------------------------------------------------------------------------
 
 
-def _check_index_type(indices: TensorType) -> None:
+def check_index_type(indices: TensorType) -> None:
+    """DTypeError unless the indices are integers."""
     if not indices.dtype.is_integer:
         raise DTypeError(f"indices must be integers, got {indices.dtype}", hint="cast them, or use where for a mask")
 
@@ -40,6 +41,14 @@ def wrapped_indices(indices: np.ndarray, size: int, axis: int) -> np.ndarray:
             hint=f"indices go from {-size} to {size - 1}" if size else "the axis is empty",
         )
     return np.where(numbers < 0, numbers + size, numbers)
+
+
+def flat_places(indices: np.ndarray, axis: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Flat places, in a row-major array of ``shape``, that ``indices`` along an axis mean; of ``shape`` on every other axis."""
+    outer, size, inner = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    wrapped = wrapped_indices(indices, size, axis).reshape(outer, indices.shape[axis], inner)
+    rows = np.arange(outer)[:, None, None] * size + wrapped
+    return rows * inner + np.arange(inner)
 
 
 def _add_at(places: np.ndarray, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -69,7 +78,7 @@ def take(x: Value, indices: Value, axis: int = 0) -> Value:
 
 
 def _take_type(attributes: TakeAttributes, x: TensorType, indices: TensorType) -> TensorType:
-    _check_index_type(indices)
+    check_index_type(indices)
     axis = attributes.axis
     check_axes((axis,), x.rank)
     return tensor_type(x.dtype, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
@@ -116,7 +125,7 @@ def take_adjoint(d: Value, indices: Value, axis: int, size: int) -> Value:
 
 
 def _take_adjoint_type(attributes: TakeAdjointAttributes, d: TensorType, indices: TensorType) -> TensorType:
-    _check_index_type(indices)
+    check_index_type(indices)
     _check_numbers(d)
     axis, end = attributes.axis, attributes.axis + indices.rank
     if axis < 0 or d.shape[axis:end] != indices.shape:
@@ -164,7 +173,7 @@ def gather(x: Value, indices: Value, axis: int) -> Value:
     return emit(GATHER, GatherAttributes(normalize_axis(axis, x.rank)), x, indices)
 
 
-def _check_frame(x: TensorType, indices: TensorType, axis: int) -> None:
+def check_frame(x: TensorType, indices: TensorType, axis: int) -> None:
     """ShapeError unless x and indices agree on every axis but this one."""
     check_axes((axis,), x.rank)
     agree = [a == b for other, (a, b) in enumerate(zip(x.shape, indices.shape, strict=False)) if other != axis]
@@ -175,8 +184,8 @@ def _check_frame(x: TensorType, indices: TensorType, axis: int) -> None:
 
 
 def _gather_type(attributes: GatherAttributes, x: TensorType, indices: TensorType) -> TensorType:
-    _check_index_type(indices)
-    _check_frame(x, indices, attributes.axis)
+    check_index_type(indices)
+    check_frame(x, indices, attributes.axis)
     return TensorType(x.dtype, indices.shape)
 
 
@@ -224,7 +233,7 @@ def scatter_add(updates: Value, indices: Value, axis: int, size: int) -> Value:
 
 
 def _scatter_add_type(attributes: ScatterAddAttributes, updates: TensorType, indices: TensorType) -> TensorType:
-    _check_index_type(indices)
+    check_index_type(indices)
     _check_numbers(updates)
     axis = attributes.axis
     check_axes((axis,), updates.rank)
@@ -236,10 +245,7 @@ def _scatter_add_type(attributes: ScatterAddAttributes, updates: TensorType, ind
 def _scatter_add_reference(attributes: ScatterAddAttributes, updates: np.ndarray, indices: np.ndarray) -> np.ndarray:
     axis, size = attributes.axis, attributes.size
     shape = (*updates.shape[:axis], size, *updates.shape[axis + 1 :])
-    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    wrapped = wrapped_indices(indices, size, axis).reshape(outer, updates.shape[axis], inner)
-    rows = np.arange(outer)[:, None, None] * size + wrapped
-    return _add_at(rows * inner + np.arange(inner), updates, shape)
+    return _add_at(flat_places(indices, axis, shape), updates, shape)
 
 
 SCATTER_ADD = register(

@@ -17,8 +17,8 @@ from irconv.errors import AttributeValueError, DTypeError, ShapeError
 from irconv.op import Fusion, NoGradient, OpDef, Site, Value, Work, emit, register
 from irconv.ops.elementwise import multiply, square, subtract
 from irconv.ops.index import scatter_add
-from irconv.ops.pad import pad
-from irconv.ops.shape import broadcast, check_axes, flip, normalize_axes, reshape, transpose
+from irconv.ops.scan import cumprod
+from irconv.ops.shape import broadcast, check_axes, normalize_axes, reshape, transpose
 from irconv.types import BOOL, I64, TensorType
 
 # --- shared by the sections below --------------------------------------------------------------------------------------
@@ -293,29 +293,13 @@ def _prod_reference(attributes: ReduceAttributes, x: np.ndarray) -> np.ndarray:
     return np.asarray(product).astype(_result_dtype(x))
 
 
-def _products_before(x: Value) -> Value:
-    """Along the last axis, the product of all elements in front of each one.
-
-    Doubling: after round k every place holds the product of the 2^k elements in front of it (fewer at the start).
-    """
-    size = x.shape[-1]
-    keep = ((0, 0),) * (x.rank - 1)
-    products = pad(x, (*keep, (1, -1)), value=1.0)
-    reach = 1
-    while reach < size - 1:
-        products = multiply(products, pad(products, (*keep, (reach, -reach)), value=1.0))
-        reach *= 2
-    return products
-
-
 def _prod_gradient(site: Site, d: Value) -> tuple[Value]:
     # dividing the product by the element would fail at zeros
     x, axes = site.operands[0], site.attributes.axes
     if x.type.size == 0:
         return (_spread(site, d),)
     rows = _folded_last(x, axes)
-    before = _products_before(rows)
-    behind = flip(_products_before(flip(rows, -1)), -1)
+    before, behind = (cumprod(rows, -1, exclusive=True, reverse=reverse) for reverse in (False, True))
     return (multiply(_spread(site, d), _unfolded(multiply(before, behind), axes, x.shape)),)
 
 

@@ -61,8 +61,9 @@ class Optimizer:
         self._names: dict[int, str] = {}
         self._state: dict[tuple[int, str], Tensor] = {}
         self.groups: list[Group] = []
-        items = [parameters] if isinstance(parameters, Parameter) else list(parameters)
-        for group in items if items and isinstance(items[0], Mapping) else [{"params": items}]:
+        items: list[Any] = [parameters] if isinstance(parameters, Parameter) else list(parameters)
+        groups: list[Any] = items if items and isinstance(items[0], Mapping) else [{"params": items}]
+        for group in groups:
             self.add_group(group)
 
     def add_group(self, group: Mapping[str, Any]) -> None:

@@ -17,7 +17,10 @@ from irconv.op import OPS, Fusion
 from irconv.types import TensorType, type_of
 from tests.samples import Sample
 
-FAMILIES = ("concat", "contract", "conv", "custom", "elementwise", "index", "pad", "pool", "random", "reduce", "resize", "shape")
+FAMILIES = (
+    "concat", "contract", "conv", "custom", "elementwise", "index", "pad", "pool", "random", "reduce", "resize", "scan", "scatter",
+    "shape", "sort",
+)  # fmt: skip
 TOLERANCE = {"f16": 4e-3, "f32": 2e-5, "f64": 1e-11}
 
 

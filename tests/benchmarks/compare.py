@@ -165,6 +165,12 @@ def show_profile(outcome: Outcome, count: int) -> None:
     tables.show(f"{outcome.row}: by kind", ("kind", "kernels", "ms", "share"), by_kind)
 
 
+def other_load() -> str:
+    """What to say of other programs that keep cores busy: threads that wait for each other then measure those."""
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return "" if busy < 0.5 else f" (load average {busy:.1f} before the start: numbers for several threads mean little)"
+
+
 @click.command()
 @click.option("--rows", multiple=True, type=RowType(), default=DEFAULT_ROWS, help="forward:MODEL:BATCH or train:MODEL:BATCH.")
 @click.option("--repeat", default=10, show_default=True, type=click.IntRange(1), help="Turns of each side.")
@@ -174,10 +180,11 @@ def show_profile(outcome: Outcome, count: int) -> None:
 def main(rows: tuple[Row, ...], repeat: int, threads: int, json_path: Path | None, profile: int) -> None:
     """Compare irconv's NumPy backend with PyTorch eager."""
     outcomes = []
+    heading = f"one call, {threads} threads{other_load()}"
     for row in rows:
         click.echo(f"{row} ...", err=True)
         outcomes.append(compare(row, repeat, threads, profile > 0))
-    tables.show(f"one call, {threads} threads", COLUMNS, [outcome.cells() for outcome in outcomes])
+    tables.show(heading, COLUMNS, [outcome.cells() for outcome in outcomes])
     for outcome in outcomes:
         if outcome.kernels:
             show_profile(outcome, profile)

@@ -13,7 +13,7 @@ import worker
 
 import irconv
 import irconv.nn.functional as F
-from irconv import optim, random
+from irconv import optim
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
@@ -27,9 +27,11 @@ class IrconvSide:
         self.threads = threads
 
     def prepare(self, row: rows.Row, folder: Path) -> dict[str, Any]:
-        random.manual_seed(0)
         model = MODELS[row.model].make()
-        np.savez(folder / "weights.npz", **model.state_dict())
+        floats = {name: array.shape for name, array in model.state_dict().items() if array.dtype.kind == "f"}
+        weights = rows.random_state(floats)
+        model.load_state_dict(weights, strict=False)
+        np.savez(folder / "weights.npz", **weights)
         given = np.load(folder / "inputs.npz")
         self.row, self.args = row, [given[name] for name in given.files]
         start = time.perf_counter()

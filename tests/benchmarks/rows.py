@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +59,24 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.model}:{self.batch}"
+
+
+def random_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Weights under which every layer's output is about as large as its input, and batch norms that do something.
+
+    (Under the usual random start, values fade away layer by layer, and all that is left to compare is the last bias.)
+    """
+    generator = np.random.default_rng(1)
+    state = {}
+    for name, shape in shapes.items():
+        if len(shape) > 1:
+            values = generator.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
+        elif name.endswith(("weight", "running_var")):
+            values = generator.uniform(0.5, 1.5, shape)
+        else:
+            values = 0.1 * generator.standard_normal(shape)
+        state[name] = values.astype(np.float32)
+    return state
 
 
 def parse(text: str) -> Row:

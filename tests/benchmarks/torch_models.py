@@ -140,10 +140,10 @@ class Up(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.grow = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
-        self.double = Double(2 * outputs, outputs)
+        self.convs = Double(2 * outputs, outputs)
 
     def forward(self, x: Tensor, skipped: Tensor) -> Tensor:
-        return self.double(torch.cat([skipped, self.grow(x)], dim=1))
+        return self.convs(torch.cat([skipped, self.grow(x)], dim=1))
 
 
 class UNet(nn.Module):

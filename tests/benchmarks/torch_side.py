@@ -47,7 +47,7 @@ class Run:
 
 
 def _state(model: torch.nn.Module, path: Path) -> dict[str, torch.Tensor]:
-    """The saved weights; a counter of batches that only PyTorch may have starts from zero."""
+    """The saved weights; the counters of batches that come with batch norms start from zero."""
     saved = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
     counters = {name: value for name, value in model.state_dict().items() if name.endswith("num_batches_tracked")}
     return counters | saved

@@ -57,7 +57,8 @@ def test_activation(name: str, settings: dict[str, object]) -> None:
 
 LAYERS = [
     ("ReLU", {}), ("ReLU6", {}), ("LeakyReLU", {"negative_slope": 0.2}), ("ELU", {"alpha": 0.7}), ("CELU", {"alpha": 0.5}),
-    ("SELU", {}), ("GELU", {"approximate": "tanh"}), ("SiLU", {}), ("Mish", {}), ("Sigmoid", {}), ("LogSigmoid", {}), ("Tanh", {}),
+    ("SELU", {}), ("GELU", {"approximate": "tanh"}), ("SiLU", {}), ("Mish", {}), ("Sigmoid", {}), ("LogSigmoid", {}),
+    ("Tanh", {}),
     ("Hardtanh", {"min_val": -0.2}), ("Hardswish", {}), ("Hardsigmoid", {}), ("Softplus", {"beta": 3.0}), ("Softsign", {}),
     ("Threshold", {"threshold": 0.1, "value": 3.0}), ("GLU", {"dim": 1}), ("Softmax", {"dim": 1}), ("Softmin", {"dim": 1}),
     ("LogSoftmax", {"dim": 1}),
@@ -140,7 +141,9 @@ def test_exact_softplus_is_exact_to_the_type(dtype: str) -> None:
     x = irconv.tensor(np.linspace(-30, 100, 500), dtype)
     wide = np.logaddexp(0, x.numpy().astype(np.float64))
     eps = np.finfo(x.dtype).eps
-    np.testing.assert_allclose(exact_softplus(x).numpy().astype(np.float64), wide, rtol=4 * eps, atol=1e-7 if dtype == "f16" else 0)
+    np.testing.assert_allclose(
+        exact_softplus(x).numpy().astype(np.float64), wide, rtol=4 * eps, atol=1e-7 if dtype == "f16" else 0
+    )
 
 
 def test_second_derivative_of_logsigmoid_at_zero() -> None:

@@ -82,7 +82,9 @@ def test_conv_transpose(
     check(lambda *v: OURS_T[rank](*v, *settings), lambda *v: THEIRS_T[rank](*v, *settings), x, w, b)
 
 
-@pytest.mark.parametrize("settings", [{}, {"stride": 2, "padding": 1}, {"dilation": (2, 1), "padding": (0, 2), "stride": (1, 3)}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"stride": 2, "padding": 1}, {"dilation": (2, 1), "padding": (0, 2), "stride": (1, 3)}]
+)
 def test_unfold_and_fold(settings: dict[str, object]) -> None:
     x = array(2, 3, 6, 7)
     check(lambda v: F.unfold(v, (2, 3), **settings), lambda v: T.unfold(v, (2, 3), **settings), x)
@@ -120,11 +122,15 @@ def test_transposed_layers_take_an_output_size(rank: int) -> None:
         ours(irconv.tensor(x), [2 * n + 1 for n in SIZES[rank]])
 
 
-@pytest.mark.parametrize("kind", ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"])
+@pytest.mark.parametrize(
+    "kind", ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+)
 def test_layers_have_torchs_layouts_and_initial_spread(kind: str) -> None:
     theirs = getattr(torch.nn, kind)(6, 4, 3, groups=2)
     ours = getattr(nn, kind)(6, 4, 3, groups=2)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: tuple(v.shape) for k, v in theirs.state_dict().items()}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: tuple(v.shape) for k, v in theirs.state_dict().items()
+    }
     fan_in = theirs.weight.shape[1] * theirs.weight[0, 0].numel()
     weight = ours.weight.numpy()
     assert np.abs(weight).max() <= 1 / np.sqrt(fan_in)

@@ -48,10 +48,18 @@ def test_ignored_targets_count_for_nothing(reduction: str, weighted: bool) -> No
     for smoothing in (0.0, 0.2):
         settings = {"reduction": reduction, "ignore_index": 2, "label_smoothing": smoothing}
         shifted = np.where(target == -100, 2, target)
-        check(lambda *v, s=settings: F.cross_entropy(*v, **s), lambda *v, s=settings: T.cross_entropy(*detached(v), **s), finite, shifted, *w)
+        check(
+            lambda *v, s=settings: F.cross_entropy(*v, **s),
+            lambda *v, s=settings: T.cross_entropy(*detached(v), **s),
+            finite,
+            shifted,
+            *w,
+        )
     ours = F.cross_entropy(x, target, *w, reduction=reduction).numpy()
     keep = target != -100
-    wanted = T.cross_entropy(torch.tensor(x[keep]), torch.tensor(target[keep]), *map(torch.tensor, w), reduction=reduction).numpy()
+    wanted = T.cross_entropy(
+        torch.tensor(x[keep]), torch.tensor(target[keep]), *map(torch.tensor, w), reduction=reduction
+    ).numpy()
     np.testing.assert_allclose(ours[keep] if reduction == "none" else ours, wanted, rtol=1e-12)
 
 
@@ -59,7 +67,9 @@ def test_ignored_targets_count_for_nothing(reduction: str, weighted: bool) -> No
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shape", [(4, 5), (5,), (3, 5, 2)])
-def test_cross_entropy_of_probabilities(reduction: str, smoothing: float, weighted: bool, shape: tuple[int, ...]) -> None:
+def test_cross_entropy_of_probabilities(
+    reduction: str, smoothing: float, weighted: bool, shape: tuple[int, ...]
+) -> None:
     axis = 0 if len(shape) == 1 else 1
     p = array(*shape, seed=4, low=0.1, high=1.0)
     p /= p.sum(axis, keepdims=True)
@@ -100,9 +110,26 @@ def test_numeric_losses(name: str, settings: dict[str, object], reduction: str) 
     check(lambda *v: getattr(F, name)(*v, **both), lambda *v: getattr(T, name)(*v, **both), array(3, 4), y)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
+def test_weighted_losses(name: str, reduction: str) -> None:
+    w = array(3, 4, seed=5, low=0.1)
+    check(
+        lambda *v: getattr(F, name)(*v, weight=w, reduction=reduction),
+        lambda *v: getattr(T, name)(*v, weight=torch.tensor(w), reduction=reduction),
+        array(3, 4),
+        array(3, 4, seed=1),
+    )
+    with pytest.raises(ShapeError, match="weights|broadcast"):
+        getattr(F, name)(array(3, 4), array(3, 4), weight=np.ones(3))
+
+
 def test_kl_div_by_batch() -> None:
     check(
-        lambda *v: F.kl_div(*v, reduction="batchmean"), lambda *v: T.kl_div(*v, reduction="batchmean"), array(3, 4), array(3, 4, low=0.0)
+        lambda *v: F.kl_div(*v, reduction="batchmean"),
+        lambda *v: T.kl_div(*v, reduction="batchmean"),
+        array(3, 4),
+        array(3, 4, low=0.0),
     )
 
 
@@ -166,13 +193,15 @@ def test_class_weights_are_buffers() -> None:
     ours, theirs = nn.CrossEntropyLoss(w), torch.nn.CrossEntropyLoss(torch.tensor(w))
     assert list(ours.state_dict()) == list(theirs.state_dict()) == ["weight"]
     check(ours, theirs, array(3, 5), classes(3))
-    check(nn.BCELoss(), torch.nn.BCELoss(), array(3, 5, low=0.1, high=0.9), array(3, 5, low=0.0, high=1.0), gradient=False)
+    check(
+        nn.BCELoss(), torch.nn.BCELoss(), array(3, 5, low=0.1, high=0.9), array(3, 5, low=0.0, high=1.0), gradient=False
+    )
 
 
 def test_bad_targets_are_refused_with_numbers() -> None:
     x = array(4, 5)
     for wrong in (-1, 5, -7):
-        with pytest.raises(IrconvError, match="out of range|outside"):
+        with pytest.raises(IrconvError, match=r"out of range|outside"):
             F.cross_entropy(x, np.array([0, 1, wrong, 2]))
     with pytest.raises(ShapeError, match=r"the target must have shape \[4\], got \[5\]"):
         F.cross_entropy(x, classes(5))

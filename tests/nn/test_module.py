@@ -49,7 +49,9 @@ NAMES = [
 def test_state_is_named_after_attributes() -> None:
     net = Net()
     assert list(net.state_dict()) == NAMES
-    assert [name for name, _ in net.named_buffers()] == [n for n in NAMES if "running" in n or "batches" in n or "kernel" in n]
+    assert [name for name, _ in net.named_buffers()] == [
+        n for n in NAMES if "running" in n or "batches" in n or "kernel" in n
+    ]
     assert len(list(net.parameters())) == len(NAMES) - 8
     assert [name for name, _ in net.named_modules()][:4] == ["", "stem", "blocks", "blocks.0"]
     assert net.get_submodule("blocks.1.norm") is net.blocks[1].norm
@@ -128,7 +130,9 @@ def test_tracing_says_the_mode_and_changes_no_flag() -> None:
     net.train()
     net.blocks[0].eval()
     partly = irconv.trace(net, spec, training=True)
-    assert {partly[s].name for s in partly.updates if "running_mean" in partly[s].name} == {"blocks.1.norm.running_mean"}
+    assert {partly[s].name for s in partly.updates if "running_mean" in partly[s].name} == {
+        "blocks.1.norm.running_mean"
+    }
 
 
 def test_traced_nodes_are_named_after_modules_and_traced_equals_eager() -> None:
@@ -156,7 +160,14 @@ def test_shared_modules_are_one() -> None:
 
     net = Tied()
     assert [name for name, _ in net.named_parameters()] == ["first.weight", "first.bias", "third.bias"]
-    assert list(net.state_dict()) == ["first.weight", "first.bias", "second.weight", "second.bias", "third.weight", "third.bias"]
+    assert list(net.state_dict()) == [
+        "first.weight",
+        "first.bias",
+        "second.weight",
+        "second.bias",
+        "third.weight",
+        "third.bias",
+    ]
     graph = irconv.trace(net, irconv.TensorSpec((1, 3)))
     assert {graph[s].name for s in graph.states} == {"first.weight", "first.bias", "third.bias"}
     twin = copy.deepcopy(net)

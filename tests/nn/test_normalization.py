@@ -147,6 +147,11 @@ def test_layer_norm(shape: tuple[int, ...], bias: bool) -> None:
     check(lambda v: F.layer_norm(v, shape), lambda v: T.layer_norm(v, shape), array(2, 4, 5))
 
 
+def test_norms_can_do_without_bias() -> None:
+    check_one_step(*pair("BatchNorm2d", 3, bias=False), array(2, 3, 4, 3))
+    check_one_step(*pair("GroupNorm", 2, 6, bias=False), array(2, 6, 4, 3))
+
+
 @pytest.mark.parametrize("groups", [1, 2, 6])
 def test_group_norm(groups: int) -> None:
     check_one_step(*pair("GroupNorm", groups, 6), array(2, 6, 4, 3))

@@ -22,7 +22,14 @@ UNPOOL = {1: (F.max_unpool1d, T.max_unpool1d), 2: (F.max_unpool2d, T.max_unpool2
 @pytest.mark.parametrize("batch", [(), (2,)])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation", "ceil"),
-    [(2, None, 0, 1, False), (3, 2, 1, 1, False), (3, 2, 1, 1, True), (2, 3, 0, 2, True), (2, 1, 1, 2, False), (3, 1, 0, 1, False)],
+    [
+        (2, None, 0, 1, False),
+        (3, 2, 1, 1, False),
+        (3, 2, 1, 1, True),
+        (2, 3, 0, 2, True),
+        (2, 1, 1, 2, False),
+        (3, 1, 0, 1, False),
+    ],
 )
 def test_max_pool(
     rank: int, batch: tuple[int, ...], kernel: int, stride: int | None, padding: int, dilation: int, ceil: bool
@@ -47,9 +54,12 @@ def test_min_pool_is_max_pool_of_the_negative() -> None:
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("count_include_pad", [True, False])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "ceil"), [(2, None, 0, False), (3, 2, 1, False), (3, 2, 1, True), (4, 3, 2, True), (2, 1, 1, False)]
+    ("kernel", "stride", "padding", "ceil"),
+    [(2, None, 0, False), (3, 2, 1, False), (3, 2, 1, True), (4, 3, 2, True), (2, 1, 1, False)],
 )
-def test_avg_pool(rank: int, count_include_pad: bool, kernel: int, stride: int | None, padding: int, ceil: bool) -> None:
+def test_avg_pool(
+    rank: int, count_include_pad: bool, kernel: int, stride: int | None, padding: int, ceil: bool
+) -> None:
     ours, theirs = AVG[rank]
     settings = (kernel, stride, padding, ceil, count_include_pad)
     check(lambda v: ours(v, *settings), lambda v: theirs(v, *settings), array(2, 3, *SIZES[rank]))
@@ -90,7 +100,9 @@ def test_adaptive_max_takes_the_first_of_equals() -> None:
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, None, 0), (3, 3, 1), (2, 3, 0)])
 def test_max_unpool(rank: int, kernel: int, stride: int | None, padding: int) -> None:
     ours, theirs = UNPOOL[rank]
-    pooled, indices = MAX[rank][1](torch.tensor(array(2, 3, *SIZES[rank])), kernel, stride, padding, return_indices=True)
+    pooled, indices = MAX[rank][1](
+        torch.tensor(array(2, 3, *SIZES[rank])), kernel, stride, padding, return_indices=True
+    )
     size = SIZES[rank]
     args = (kernel, stride, padding, size)
     check(lambda v, i: ours(v, i, *args), lambda v, i: theirs(v, i, *args), pooled.numpy(), indices.numpy())

@@ -23,7 +23,13 @@ def test_constant_pad(widths: tuple[int, ...], value: float | None) -> None:
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize(
     ("widths", "shape"),
-    [((2, 1), (2, 3, 4)), ((2, 1), (3, 4)), ((1, 3, 2, 0), (2, 3, 4, 5)), ((1, 0, 1, 2, 1, 1), (1, 2, 3, 4, 3)), ((3, 3), (1, 2, 4))],
+    [
+        ((2, 1), (2, 3, 4)),
+        ((2, 1), (3, 4)),
+        ((1, 3, 2, 0), (2, 3, 4, 5)),
+        ((1, 0, 1, 2, 1, 1), (1, 2, 3, 4, 3)),
+        ((3, 3), (1, 2, 4)),
+    ],
 )
 def test_other_pads(mode: str, widths: tuple[int, ...], shape: tuple[int, ...]) -> None:
     check(lambda v: F.pad(v, widths, mode), lambda v: T.pad(v, widths, mode), array(*shape))
@@ -37,7 +43,8 @@ def test_mean_pad_is_numpys() -> None:
 
 
 PADS = [
-    ("ZeroPad1d", ((1, 2),)), ("ZeroPad2d", (2,)), ("ZeroPad3d", (1,)), ("ConstantPad1d", (2, 1.5)), ("ConstantPad2d", ((1, 0, 2, 1), -1.0)),
+    ("ZeroPad1d", ((1, 2),)), ("ZeroPad2d", (2,)), ("ZeroPad3d", (1,)),
+    ("ConstantPad1d", (2, 1.5)), ("ConstantPad2d", ((1, 0, 2, 1), -1.0)),
     ("ConstantPad3d", (1, 3.0)), ("ReflectionPad1d", ((2, 1),)), ("ReflectionPad2d", (2,)), ("ReflectionPad3d", (1,)),
     ("ReplicationPad1d", (4,)), ("ReplicationPad2d", ((1, 2, 0, 3),)), ("ReplicationPad3d", (2,)),
     ("CircularPad1d", (3,)), ("CircularPad2d", ((1, 2, 2, 1),)), ("CircularPad3d", (1,)),
@@ -51,23 +58,55 @@ def test_pad_layers(name: str, args: tuple) -> None:
     check(getattr(nn, name)(*args), getattr(torch.nn, name)(*args), array(*shape[1:]))
 
 
-MODES = {1: ["nearest", "nearest-exact", "linear", "area"], 2: ["nearest", "nearest-exact", "bilinear", "area"], 3: ["nearest", "trilinear", "area"]}
+MODES = {
+    1: ["nearest", "nearest-exact", "linear", "area"],
+    2: ["nearest", "nearest-exact", "bilinear", "bicubic", "area"],
+    3: ["nearest", "trilinear", "area"],
+}
 
 
 @pytest.mark.parametrize(("rank", "mode"), [(rank, mode) for rank, modes in MODES.items() for mode in modes])
-@pytest.mark.parametrize("by", [{"size": 3}, {"size": 8}, {"scale_factor": 2}, {"scale_factor": 0.6}, {"scale_factor": 1.3}])
+@pytest.mark.parametrize(
+    "by", [{"size": 3}, {"size": 8}, {"scale_factor": 2}, {"scale_factor": 0.6}, {"scale_factor": 1.3}]
+)
 def test_interpolate(rank: int, mode: str, by: dict[str, float]) -> None:
     x = array(2, 2, *(5, 6, 4)[:rank])
-    corners = [None, True, False] if mode.endswith("linear") else [None]
+    corners = [None, True, False] if mode.endswith(("linear", "cubic")) else [None]
     for align in corners:
         settings = {**by, "mode": mode, "align_corners": align}
-        check(lambda v, s=settings: F.interpolate(v, **s), lambda v, s=settings: T.interpolate(v, **s), x, tolerance=1e-6)
+        check(
+            lambda v, s=settings: F.interpolate(v, **s), lambda v, s=settings: T.interpolate(v, **s), x, tolerance=1e-6
+        )
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(3, 4), (8, 2), (7, 9)])
+def test_antialiasing(mode: str, size: tuple[int, int]) -> None:
+    settings = {"size": size, "mode": mode, "antialias": True}
+    check(
+        lambda v: F.interpolate(v, **settings),
+        lambda v: T.interpolate(v, **settings),
+        array(2, 2, 8, 9),
+        tolerance=1e-6,
+    )
+    with pytest.raises(AttributeValueError, match="antialias has no meaning in mode 'nearest'"):
+        F.interpolate(array(1, 1, 4, 4), 2, antialias=True)
 
 
 def test_interpolate_can_compute_the_scale_again() -> None:
     settings = {"scale_factor": 1.3, "mode": "bilinear", "recompute_scale_factor": True}
-    check(lambda v: F.interpolate(v, **settings), lambda v: T.interpolate(v, **settings), array(2, 2, 5, 6), tolerance=1e-6)
-    check(nn.Upsample(scale_factor=2, mode="bilinear"), torch.nn.Upsample(scale_factor=2, mode="bilinear"), array(1, 2, 3, 4), tolerance=1e-6)
+    check(
+        lambda v: F.interpolate(v, **settings),
+        lambda v: T.interpolate(v, **settings),
+        array(2, 2, 5, 6),
+        tolerance=1e-6,
+    )
+    check(
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        torch.nn.Upsample(scale_factor=2, mode="bilinear"),
+        array(1, 2, 3, 4),
+        tolerance=1e-6,
+    )
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 4), (2, 3, 4)])
@@ -109,7 +148,9 @@ def test_one_hot() -> None:
 
 def test_bad_settings_are_refused_with_numbers() -> None:
     x = irconv.zeros((1, 2, 4, 4))
-    with pytest.raises(AttributeValueError, match=r"reflect padding of axis 3 by \[4, 0\]: it has 4 elements, so at most 3"):
+    with pytest.raises(
+        AttributeValueError, match=r"reflect padding of axis 3 by \[4, 0\]: it has 4 elements, so at most 3"
+    ):
         F.pad(x, (4, 0), "reflect")
     with pytest.raises(AttributeValueError, match="so at most 4 can be added"):
         F.pad(x, (5, 0), "circular")
@@ -125,8 +166,8 @@ def test_bad_settings_are_refused_with_numbers() -> None:
         F.interpolate(x, 8, mode="linear")
     with pytest.raises(AttributeValueError, match="align_corners has no meaning in mode 'nearest'"):
         F.interpolate(x, 8, align_corners=True)
-    with pytest.raises(AttributeValueError, match="interpolation mode 'bicubic' is not one of"):
-        F.interpolate(x, 8, mode="bicubic")
+    with pytest.raises(AttributeValueError, match="interpolation mode 'lanczos' is not one of"):
+        F.interpolate(x, 8, mode="lanczos")
     with pytest.raises(ShapeError, match=r"the input has shape \[2, 3\], the weight \[5, 4\]"):
         nn.Linear(4, 5)(irconv.zeros((2, 3)))
     with pytest.raises(ShapeError, match="needs a multiple of 4 channels, got 2"):

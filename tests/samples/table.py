@@ -4,7 +4,10 @@ from importlib import import_module
 
 from tests.samples import Sample
 
-FAMILIES = ("elementwise", "shape", "pad", "index", "reduce", "contract", "conv", "pool", "resize", "random", "custom")
+FAMILIES = (
+    "elementwise", "shape", "pad", "index", "reduce", "contract", "conv", "pool", "resize", "scan", "scatter", "sort", "random",
+    "custom",
+)  # fmt: skip
 
 
 def all_samples() -> list[Sample]:

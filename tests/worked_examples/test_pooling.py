@@ -65,8 +65,10 @@ def test_adaptive_pooling() -> None:
 
 def test_global_pooling() -> None:
     x = normal(2, 3, 5, 4)
-    check(lambda x: F.adaptive_avg_pool2d(x, 1), x, expected=x.mean((2, 3), keepdims=True), rtol=1e-13)
-    check(lambda x: F.adaptive_max_pool2d(x, 1), x, expected=x.max((2, 3), keepdims=True))
+    check(nn.AdaptiveAvgPool2d(1), x, expected=x.mean((2, 3), keepdims=True), rtol=1e-13)
+    check(nn.AdaptiveMaxPool2d(1), x, expected=x.max((2, 3), keepdims=True))
+    check(nn.GlobalAvgPool(), x, expected=x.mean((2, 3)), rtol=1e-13)
+    check(nn.GlobalMaxPool(), x, expected=x.max((2, 3)))
 
 
 def test_ceil_mode() -> None:

@@ -257,7 +257,7 @@ def test_padding_modes(mode: str) -> None:
     check_gradients(lambda x: (pad(x) * d).sum(), x, expected=[expected], rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "mean"])
 def test_padding_modes_of_a_convolution(mode: str) -> None:
     x, conv = normal(1, 2, 5, 6), nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode=mode).double()
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (2, 2)), **NUMPY_MODES["constant" if mode == "zeros" else mode])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,9 +92,9 @@ class GraphReader:
 
     label: str
     folder: Path | None
-    functions: dict[tuple[str, str], FunctionProto]
+    functions: Mapping[tuple[str, str, str], FunctionProto]
     count: int = 0
-    calls: list[tuple[str, str]] = field(default_factory=list)
+    calls: list[tuple[str, str, str]] = field(default_factory=list)
 
     def main(self, model: ModelProto) -> OnnxGraph:
         """The model's graph.  Raises ModelError for tensors that nothing computes."""
@@ -117,6 +116,21 @@ class GraphReader:
         outputs = tuple(info.name for info in proto.output)
         nodes = self._nodes(proto.node, versions, tensors)
         return self._assemble(proto.name, inputs, outputs, tensors, nodes)
+
+    def cut(self, graph: OnnxGraph, outputs: tuple[str, ...]) -> OnnxGraph:
+        """The part of a graph that computes the named tensors, without the inputs and stored tensors it does not need."""
+        nodes = list(graph.nodes)
+        makers = {name: i for i, node in enumerate(nodes) for name in node.outputs if name}
+        kept = sorted(needed(nodes, makers, outputs))
+        read = {name for i in kept for name in reads(nodes[i])}
+        return OnnxGraph(
+            graph.name,
+            tuple(port for port in graph.inputs if port.name in read),
+            outputs,
+            {name: array for name, array in graph.tensors.items() if name in read},
+            tuple(nodes[i] for i in kept),
+            frozenset(),
+        )
 
     def _enter(self, tensors: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
         if not name or name in tensors:
@@ -142,7 +156,7 @@ class GraphReader:
     def _node(self, proto: NodeProto, versions: Mapping[str, int]) -> Node:
         domain = canonical(proto.domain)
         name = proto.name or next(iter(proto.output), "")
-        function = self.functions.get((domain, proto.op_type))
+        function = self.functions.get((domain, proto.op_type, proto.overload))
         opset = versions.get(domain)
         if opset is None and function is None:
             raise ModelError(f"{self.label}: node {name!r} ({proto.op_type}) is of operator set {domain!r}, which has no version")
@@ -176,22 +190,32 @@ class GraphReader:
 
     def _body(self, function: FunctionProto, proto: NodeProto, name: str) -> OnnxGraph:
         """A function of the model as this node calls it."""
-        key = (canonical(function.domain), function.name)
+        key = function_key(function)
         if key in self.calls:
             raise ModelError(f"{self.label}: function {function.name!r} calls itself")
         self.calls.append(key)
-        body = self.function(function, proto)
+        body = self.function(function, proto, {})
         self.calls.pop()
         return body
 
-    def function(self, function: FunctionProto, proto: NodeProto) -> OnnxGraph:
-        """The body of a function with the attributes of the node that calls it put in."""
+    def function(self, function: FunctionProto, proto: NodeProto, versions: dict[str, int]) -> OnnxGraph:
+        """The body of a function as a node calls it: with the node's attributes, without inputs and outputs it leaves out.
+
+        versions: of operator sets that the function itself does not name.
+        """
+        if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
+            raise ModelError(
+                f"{self.label}: node {proto.name!r} calls function {function.name!r}, which takes {len(function.input)} inputs and "
+                f"gives {len(function.output)} outputs, with {len(proto.input)} and {len(proto.output)}"
+            )
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in proto.attribute}
+        absent = {name for i, name in enumerate(function.input) if i >= len(proto.input) or not proto.input[i]}
         tensors: dict[str, np.ndarray] = {}
-        inner = [with_attributes(node, given) for node in function.node]
-        nodes = self._nodes(inner, operator_sets(function.opset_import), tensors)
+        inner = [called(node, given, absent) for node in function.node]
+        nodes = self._nodes(inner, versions | operator_sets(function.opset_import), tensors)
         inputs = tuple(Port(each, None, None) for each in function.input)
-        graph = self._assemble(function.name, inputs, tuple(function.output), tensors, nodes)
+        outputs = tuple(inside if name else "" for name, inside in zip(proto.output, function.output, strict=False))
+        graph = self._assemble(function.name, inputs, outputs, tensors, nodes)
         if graph.free:
             raise ModelError(f"{self.label}: function {function.name!r} reads {listed(graph.free)}, which nothing computes")
         return graph
@@ -210,7 +234,7 @@ class GraphReader:
         makers = self._makers(nodes, known)
         live = needed(nodes, makers, outputs)
         free = {n for i in live for n in reads(nodes[i]) if n not in makers and n not in known}
-        free |= {n for n in outputs if n not in makers and n not in known}
+        free |= {n for n in outputs if n and n not in makers and n not in known}
         order = self._order(nodes, makers, live)
         return OnnxGraph(name, inputs, outputs, tensors, tuple(nodes[i] for i in order), frozenset(free))
 
@@ -271,6 +295,11 @@ def canonical(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
+def function_key(function: FunctionProto) -> tuple[str, str, str]:
+    """By what nodes name a function of the model."""
+    return canonical(function.domain), function.name, function.overload
+
+
 def operator_sets(imports: Iterable[Any]) -> dict[str, int]:
     """Versions by operator set; a file from before there were versions means the first."""
     versions = {canonical(each.domain): int(each.version) for each in imports}
@@ -293,25 +322,25 @@ def port(info: ValueInfoProto) -> Port:
     return Port(info.name, dtype, tuple(dims))
 
 
-def with_attributes(node: NodeProto, given: Mapping[str, AttributeProto]) -> NodeProto:
-    """A node of a function's body with the attributes that refer to the caller's replaced by those."""
+def called(node: NodeProto, given: Mapping[str, AttributeProto], absent: set[str]) -> NodeProto:
+    """A node of a function's body with the caller's attributes where it refers to them, and without inputs the caller leaves out."""
     result = NodeProto()
     result.CopyFrom(node)
+    for i, name in enumerate(result.input):
+        if name in absent:
+            result.input[i] = ""
     del result.attribute[:]
     for attribute in node.attribute:
         if not attribute.ref_attr_name:
             copied = result.attribute.add()
             copied.CopyFrom(attribute)
             for inner in copied.g.node:
-                inner.CopyFrom(with_attributes(inner, given))
+                inner.CopyFrom(called(inner, given, absent))
         elif attribute.ref_attr_name in given:
             copied = result.attribute.add()
             copied.CopyFrom(given[attribute.ref_attr_name])
             copied.name = attribute.name
     return result
-
-
-_SCALARS = {"value_float": np.float32, "value_int": np.int64}
 
 
 def constant(node: Node) -> np.ndarray:
@@ -343,9 +372,9 @@ def counted(nodes: Iterable[Node]) -> list[str]:
     """What nodes do, each with how often and in which nodes: for messages."""
     names: dict[str, list[str]] = {}
     for node in nodes:
-        names.setdefault(f"{node.domain}.{node.operator}" if node.domain else node.operator, []).append(node.name)
-    counts = Counter({kind: len(found) for kind, found in names.items()})
+        kind = f"{node.domain}.{node.operator}" if node.domain else node.operator
+        names.setdefault(f"{kind} (version {node.opset})", []).append(node.name)
     return [
-        f"{kind} (opset) x {count}: {', '.join(names[kind][:5])}{', ...' if count > 5 else ''}"
-        for kind, count in sorted(counts.items())
+        f"{kind} x {len(found)}: {', '.join(found[:5])}{', ...' if len(found) > 5 else ''}"
+        for kind, found in sorted(names.items())
     ]

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from irconv.errors import IrconvError, ModelError
-from irconv.frontends.onnx.graphs import GraphReader, OnnxGraph, canonical, operator_sets
+from irconv.frontends.onnx.graphs import GraphReader, OnnxGraph, function_key, operator_sets
 
 MAX_BYTES = 2**31 - 1
 """No protobuf message may be larger; weights beyond it are stored as external data."""
@@ -45,7 +45,7 @@ def read_model(source: str | os.PathLike[str] | bytes, label: str | None = None)
         path = Path(source)
         data, folder, shown = _contents(path), path.parent, label or str(path)
     model = _parsed(data, shown)
-    functions = {(canonical(f.domain), f.name): f for f in model.functions}
+    functions = {function_key(f): f for f in model.functions}
     reader = GraphReader(shown, folder, functions)
     try:
         graph = reader.main(model)

@@ -100,6 +100,7 @@ from irconv.nn.functional.resampling import (
     pad,
     upsample,
 )
+from irconv.nn.functional.sampling import affine_grid, grid_sample
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -111,6 +112,7 @@ __all__ = [
     "adaptive_min_pool1d",
     "adaptive_min_pool2d",
     "adaptive_min_pool3d",
+    "affine_grid",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -134,6 +136,7 @@ __all__ = [
     "fold",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "hardsigmoid",
     "hardswish",

@@ -1,4 +1,7 @@
-"""Adaptive pooling: as many windows as asked for, window i of o over n elements covering floor(i n / o) up to ceil((i + 1) n / o)."""
+"""Adaptive pooling: as many windows as asked for.
+
+Window i of o over n elements covers floor(i n / o) up to ceil((i + 1) n / o).
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,10 @@ def _equal_windows(
 def _unequal_windows(
     x: Tensor, wanted: tuple[int, ...], largest: bool, return_indices: bool
 ) -> tuple[Value, Value | None]:
-    """All windows taken out side by side; shorter ones repeat their last element, which changes no extremum and never comes first."""
+    """All windows taken out side by side.
+
+    Shorter ones repeat their last element, which changes no extremum and never comes first.
+    """
     size, rank = x.shape[2:], len(wanted)
     places = []
     for n, o in zip(size, wanted, strict=True):

@@ -93,7 +93,10 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    """The adjoint of :func:`conv1d` by its input; weights [C, O / groups, K], size (L - 1) s + d (K - 1) + 1 - 2 p + output_padding."""
+    """The adjoint of :func:`conv1d` by its input; weights [C, O / groups, K].
+
+    The size is (L - 1) stride + dilation (K - 1) + 1 - 2 padding + output_padding.
+    """
     return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 

@@ -55,7 +55,8 @@ def _image(input: Any, factor: int, what: str) -> tuple[Tensor, tuple[int, ...],
         raise misshapen(
             f"{what} takes [..., channels, height, width] and a positive factor, got {list(x.shape)} and {factor}"
         )
-    return x, x.shape[:-3], *x.shape[-3:]
+    channels, height, width = x.shape[-3:]
+    return x, x.shape[:-3], channels, height, width
 
 
 def pixel_shuffle(input: Any, upscale_factor: int) -> Tensor:

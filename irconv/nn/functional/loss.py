@@ -155,20 +155,33 @@ def _weighted(losses: Value, weight: Any, like: Tensor) -> Value:
     return losses if weight is None else e.multiply(losses, as_tensor(weight, like=like))
 
 
-def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
-    """(x - y)^2."""
+def _weighted_mean(losses: Value, weight: Any, like: Tensor, reduction: str) -> Tensor:
+    """The losses times weights of their shape; 'mean' divides by the sum of the weights."""
+    if weight is None:
+        return _reduced(losses, reduction)
+    weights = as_tensor(weight, like=like)
+    if weights.shape != like.shape:
+        raise misshapen(f"the weights have shape {list(weights.shape)}, the input {list(like.shape)}")
+    weighted = e.multiply(losses, weights)
+    if reduction == "mean":
+        return tensor_of(e.divide(reduce_sum(weighted), reduce_sum(weights)))
+    return _reduced(weighted, reduction)
+
+
+def mse_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """(x - y)^2; with weights, 'mean' divides by their sum."""
     check_reduction(reduction)
     x, y = _pair(input, target)
     with composite("mse_loss"):
-        return _reduced(e.square(e.subtract(x, y)), reduction)
+        return _weighted_mean(e.square(e.subtract(x, y)), weight, x, reduction)
 
 
-def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Tensor:
-    """|x - y|."""
+def l1_loss(input: Any, target: Any, *, reduction: str = "mean", weight: Any = None) -> Tensor:
+    """|x - y|; with weights, 'mean' divides by their sum."""
     check_reduction(reduction)
     x, y = _pair(input, target)
     with composite("l1_loss"):
-        return _reduced(e.absolute(e.subtract(x, y)), reduction)
+        return _weighted_mean(e.absolute(e.subtract(x, y)), weight, x, reduction)
 
 
 def smooth_l1_loss(input: Any, target: Any, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:

@@ -93,6 +93,8 @@ def _move(running: Any, batch: Value, momentum: Any) -> None:
     """running = (1 - momentum) running + momentum batch."""
     if running is None:
         return
+    if not isinstance(running, Tensor):
+        raise refused(f"running statistics are buffers (irconv.nn.Buffer), got a {type(running).__name__}")
     new = tensor_of(e.stop_gradient(e.cast(batch, running.dtype)))
     running.assign(running * (1 - momentum) + new * momentum)
 

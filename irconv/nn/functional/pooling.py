@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from irconv.nn.functional.common import amounts, batched, misshapen, refused, tensor_of, with_batch
-from irconv.op import Value
+from irconv.op import Value, constant_like
 from irconv.ops import pool
 from irconv.ops.elementwise import divide, maximum
 from irconv.ops.index import scatter_add
 from irconv.ops.pool_taps import pool_positions
-from irconv.ops.shape import reshape, squeeze
+from irconv.ops.shape import broadcast, reshape, squeeze
 from irconv.tensor import Tensor, as_tensor
 
 
@@ -224,8 +224,8 @@ def _unpool(
     total = scatter_add(reshape(x, rows), where, 2, elements)
     if any(s < k for s, k in zip(steps, taps, strict=True)):
         # windows that overlap name the same maximum several times: it counts once
-        ones = as_tensor(1.0, like=x) + reshape(x, rows) * 0
-        total = divide(total, maximum(scatter_add(tensor_of(ones).detach(), where, 2, elements), 1))
+        ones = broadcast(constant_like(x, 1), rows)
+        total = divide(total, maximum(scatter_add(ones, where, 2, elements), 1))
     result = reshape(total, (*x.shape[:2], *size))
     return tensor_of(squeeze(result, 0) if added else result)
 

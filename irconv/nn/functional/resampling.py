@@ -21,16 +21,17 @@ RESIZE_MODES = {
     "linear": ("linear", "half_pixel"),
     "bilinear": ("linear", "half_pixel"),
     "trilinear": ("linear", "half_pixel"),
+    "bicubic": ("cubic", "half_pixel"),
 }
-_LINEAR_AXES = {"linear": 1, "bilinear": 2, "trilinear": 3}
+_WEIGHED_AXES = {"linear": 1, "bilinear": 2, "trilinear": 3, "bicubic": 2}
 
 
 def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Tensor:
     """x with elements added at the ends of its last axes.
 
     pad:  (before, after) of the last axis, then of the one before it, and so on; negative amounts crop.
-    mode: 'constant' (``value``, 0 by default), 'reflect' (amounts below the size), 'replicate', 'circular' (amounts up to the size), or
-    'mean' (the mean along the axis, axis by axis, as numpy.pad).
+    mode: 'constant' (``value``, 0 by default), 'reflect' (amounts below the size), 'replicate', 'circular' (amounts up to
+          the size), or 'mean' (the mean along the axis, axis by axis, as numpy.pad).
     """
     x = as_tensor(input)
     widths = int_tuple(pad, "pad")
@@ -64,11 +65,14 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """x [N, C, *spatial] resized to ``size``, or by ``scale_factor`` (one of the two), see :mod:`irconv.ops.resize`.
 
-    mode: 'nearest', 'nearest-exact', 'linear' (1 axis), 'bilinear' (2), 'trilinear' (3), or 'area' (adaptive averages).
+    mode: 'nearest', 'nearest-exact', 'linear' (1 axis), 'bilinear' (2), 'trilinear' (3), 'bicubic' (2), or 'area' (adaptive
+          averages).
     recompute_scale_factor: compute positions from the sizes rather than from ``scale_factor`` as given.
+    antialias: widen the kernel of an axis that shrinks ('bilinear' and 'bicubic', which then has the coefficient -0.5).
     """
     x = as_tensor(input)
     rank = x.ndim - 2
@@ -76,17 +80,22 @@ def interpolate(
         raise misshapen(f"interpolate takes [batch, channels, *spatial], got shape {list(x.shape)}")
     if mode not in RESIZE_MODES and mode != "area":
         raise refused(f"interpolation mode {mode!r} is not one of {', '.join([*RESIZE_MODES, 'area'])}")
-    if _LINEAR_AXES.get(mode, rank) != rank:
-        raise misshapen(f"mode {mode!r} takes {_LINEAR_AXES[mode]} spatial axes, got shape {list(x.shape)}")
-    if align_corners is not None and mode not in _LINEAR_AXES:
+    if _WEIGHED_AXES.get(mode, rank) != rank:
+        raise misshapen(f"mode {mode!r} takes {_WEIGHED_AXES[mode]} spatial axes, got shape {list(x.shape)}")
+    if align_corners is not None and mode not in _WEIGHED_AXES:
         raise refused(f"align_corners has no meaning in mode {mode!r}", "leave it at None")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise refused(f"antialias has no meaning in mode {mode!r}", "use 'bilinear' or 'bicubic'")
     new_size, scales = _sizes(x.shape[2:], size, scale_factor)
     if mode == "area":
         return adaptive_average(x, new_size)
     kind, coordinates = RESIZE_MODES[mode]
     if align_corners:
-        return tensor_of(resize(x, new_size, kind, "align_corners"))
-    return tensor_of(resize(x, new_size, kind, coordinates, None if recompute_scale_factor else scales))
+        coordinates, scales = "align_corners", None
+    used = None if recompute_scale_factor else scales
+    if antialias:
+        return tensor_of(resize(x, new_size, kind, coordinates, used, antialias=True, exclude_outside=True, coefficient=-0.5))
+    return tensor_of(resize(x, new_size, kind, coordinates, used))
 
 
 def _sizes(size: tuple[int, ...], wanted: Any, scale_factor: Any) -> tuple[tuple[int, ...], tuple[float, ...] | None]:

@@ -211,7 +211,8 @@ def clip_bounds(attributes: ClipAttributes, dtype: DType) -> tuple[Any, Any]:
     """The bounds as numbers of ``dtype``: infinite and too large ones become the type's own extremes."""
     low, high = attributes.minimum, attributes.maximum
     if dtype.is_float:
-        return dtype.numpy.type(low), dtype.numpy.type(high)
+        with np.errstate(over="ignore"):  # a bound too large for float16 is no bound
+            return dtype.numpy.type(low), dtype.numpy.type(high)
     clamp = [min(max(b, dtype.lowest), dtype.highest) for b in (low, high)]
     return dtype.numpy.type(math.ceil(clamp[0])), dtype.numpy.type(math.floor(clamp[1]))
 

@@ -1,0 +1,59 @@
+"""Operators that ONNX itself defines by simpler ones: opened when there is no handler for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx import FunctionProto, NodeProto, TypeProto, defs, helper
+
+from irconv.errors import ModelError
+from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph
+from irconv.types import TensorType
+
+
+def _schema(node: Node) -> Any:
+    try:
+        return defs.get_schema(node.operator, node.opset, node.domain)
+    except defs.SchemaError:
+        return None
+
+
+def has_body(node: Node) -> bool:
+    """Whether ONNX defines the node's operator by simpler ones."""
+    schema = _schema(node)
+    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+
+
+def expanded(node: Node, types: tuple[TensorType | None, ...], reader: GraphReader) -> OnnxGraph:
+    """The body of a function that ONNX defines, for inputs of these types."""
+    schema = _schema(node)
+    proto = NodeProto(op_type=node.operator, domain=node.domain, input=node.inputs, output=node.outputs)
+    proto.attribute.extend(node.attributes.protos.values())
+    if schema.has_function:
+        data = schema.get_function_with_opset_version(_best(schema.function_opset_versions, node.opset))
+    else:
+        version = _best(schema.context_dependent_function_opset_versions, node.opset)
+        given = [_type_proto(t).SerializeToString() for t in types]
+        data = schema.get_context_dependent_function_with_opset_version(version, proto.SerializeToString(), given)
+    function = FunctionProto()
+    function.ParseFromString(data)
+    if not function.node:
+        raise ModelError(f"node {node}: ONNX does not say what it means for these inputs")
+    return reader.function(function, proto, {"": node.opset} if node.domain == "" else {"": newest()})
+
+
+def _best(versions: list[int], opset: int) -> int:
+    """The newest definition that the operator set's version has."""
+    return max((v for v in versions if v <= opset), default=min(versions))
+
+
+def newest() -> int:
+    """The newest version of ONNX's own operator set that is known here."""
+    version: int = defs.onnx_opset_version()
+    return version
+
+
+def _type_proto(type_: TensorType | None) -> TypeProto:
+    if type_ is None:
+        return TypeProto()
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(type_.dtype.numpy), type_.shape)

@@ -1,0 +1,220 @@
+"""Running an ONNX graph on Tensors: a trace records it, concrete tensors compute it.
+
+Values that depend on nothing but stored constants and shapes are computed while the model is imported, so shape arithmetic
+leaves no trace in the graph.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from irconv.builder import GraphValue
+from irconv.concrete import ConcreteValue, computing_at_most, current_tracer
+from irconv.errors import IrconvError, ModelError
+from irconv.frontends.onnx.functions import expanded, has_body
+from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted
+from irconv.frontends.onnx.registry import Call, Operator, find_operator
+from irconv.tensor import Tensor
+
+MAX_KNOWN_BYTES = 2**30
+"""No single value that is computed while a model is imported may be larger."""
+
+MAX_RECORDED = 2_000_000
+"""Nodes that one import may record: loops and recurrent cells are unrolled."""
+
+VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators through which a stored tensor stays what it is: a weight that is transposed first is a weight."""
+
+ARITHMETIC = frozenset({"Add", "Mul"})
+"""Operators whose stored operands may be a layer's scale and offset, or just numbers."""
+
+
+# --- what a graph needs of its inputs and stored tensors --------------------------------------------------------------------
+
+
+def unsupported(graph: OnnxGraph) -> list[str]:
+    """The operators of a graph that cannot be imported, with counts and names of nodes."""
+    return counted(n for n in graph.all_nodes() if find_operator(n) is None and n.body is None and not has_body(n))
+
+
+def static_names(graph: OnnxGraph) -> set[str]:
+    """Names whose values must be known while the graph is imported."""
+    return _wanted(graph, lambda found: found.static, lambda node, found: found is None or not found.shape_only)
+
+
+def weight_names(graph: OnnxGraph) -> set[str]:
+    """Names of values that layers use as weights."""
+    return _wanted(
+        graph, lambda found: () if found.name in ARITHMETIC else found.weights, lambda node, found: node.operator in VIEWS
+    )
+
+
+def factor_names(graph: OnnxGraph) -> set[str]:
+    """Names of values that arithmetic uses as scales and offsets: weights, unless they are single numbers."""
+    return _wanted(
+        graph, lambda found: found.weights if found.name in ARITHMETIC else (), lambda node, found: node.operator in VIEWS
+    )
+
+
+def buffer_names(graph: OnnxGraph) -> set[str]:
+    """Names of values that layers use as running statistics."""
+    return _wanted(graph, lambda found: found.buffers, lambda node, found: node.operator in VIEWS)
+
+
+def _wanted(graph: OnnxGraph, slots: Any, through: Any, outputs: Iterable[str] = ()) -> set[str]:
+    """Names read in the given slots of operators, and what those are computed from as long as ``through`` holds."""
+    wanted = set(outputs)
+    for node in reversed(graph.nodes):
+        found = find_operator(node)
+        passed = any(name in wanted for name in node.outputs)
+        if node.body is not None:
+            results = [inner for name, inner in zip(node.outputs, node.body.outputs, strict=False) if name in wanted]
+            inside = _wanted(node.body, slots, through, results)
+            wanted.update(name for name, p in zip(node.inputs, node.body.inputs, strict=False) if p.name in inside)
+            continue
+        for inner_graph in node.subgraphs.values():
+            results = list(inner_graph.outputs) if passed else []
+            wanted.update(_wanted(inner_graph, slots, through, results) & inner_graph.free)
+        if found is not None:
+            wanted.update(node.inputs[i] for i in slots(found) if i < len(node.inputs))
+        if passed and through(node, found):
+            wanted.update(node.inputs)
+    wanted.discard("")
+    return wanted
+
+
+# --- running ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a model.
+
+    reader: opens functions that ONNX defines; training: the model's mode.
+    """
+
+    reader: GraphReader
+    training: bool
+    named: set[int] = field(default_factory=set)
+    opened: dict[tuple[int, Any], OnnxGraph] = field(default_factory=dict)
+
+    def main(self, graph: OnnxGraph, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The outputs of the model's graph, given its inputs and stored tensors."""
+        for value in values.values():
+            if isinstance(value.value, GraphValue):
+                self.named.add(value.value.id)
+        with computing_at_most(MAX_KNOWN_BYTES), np.errstate(all="ignore"):
+            return self.graph(graph, dict(values))
+
+    def graph(self, graph: OnnxGraph, values: MutableMapping[str, Tensor]) -> tuple[Any, ...]:
+        """The outputs of a graph; ``values`` holds its inputs and what is around it, and takes what is computed."""
+        for node in graph.nodes:
+            results = self.node(node, values)
+            values.update((name, value) for name, value in zip(node.outputs, results, strict=False) if name and value is not None)
+        return tuple(values[name] if name else None for name in graph.outputs)
+
+    def inner(self, node: Node, values: MutableMapping[str, Tensor], attribute: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of a subgraph, which sees the values around it."""
+        graph = node.subgraphs.get(attribute)
+        if graph is None:
+            raise ModelError(f"attribute {attribute!r} is missing or not a graph")
+        return self.graph(graph, ChainMap(bound(graph, inputs), values))
+
+    def node(self, node: Node, values: MutableMapping[str, Tensor]) -> Sequence[Tensor | None]:
+        """The results of one node.  Errors say which node it is."""
+        inputs = [values[name] if name else None for name in node.inputs]
+        tracer = current_tracer()
+        try:
+            if tracer is None:
+                return self._results(node, inputs, values)
+            if len(tracer.graph) > MAX_RECORDED:
+                raise ModelError(f"the model unrolls into more than {MAX_RECORDED} operations")
+            with tracer.placed(node.location, node.name, node.outputs[0] if node.outputs else node.name):
+                results = self._results(node, inputs, values)
+            self._name(tracer, node, results)
+            return results
+        except ModelError as error:
+            raise error.at(location=node.location, excerpt=described(node, inputs)) from None
+        except IrconvError as error:
+            raise ModelError(
+                f"node {node}: {error.message}", hint=error.hint, location=node.location, excerpt=described(node, inputs)
+            ) from error
+        except Exception as error:  # a malformed node: its inputs and attributes are the file's
+            raise ModelError(
+                f"node {node} cannot be imported: {type(error).__name__}: {error}",
+                location=node.location,
+                excerpt=described(node, inputs),
+            ) from error
+
+    def _results(
+        self, node: Node, inputs: list[Tensor | None], values: MutableMapping[str, Tensor]
+    ) -> Sequence[Tensor | None]:
+        if node.body is not None:
+            return self._function(node.body, inputs)
+        found = find_operator(node)
+        if found is None:
+            types = tuple(None if x is None else x.type for x in inputs)
+            key = (id(node), types)
+            if key not in self.opened:
+                self.opened[key] = expanded(node, types, self.reader)
+            return self._function(self.opened[key], inputs)
+        call = Call(node, self.training, partial(self.inner, node, values))
+        results = found.handler(call, *arguments(node, found, inputs))
+        results = results if isinstance(results, tuple) else (results,)
+        if len(node.outputs) > len(results):
+            raise ModelError(f"node {node} has {len(node.outputs)} outputs, it can have {len(results)}")
+        return results
+
+    def _function(self, body: OnnxGraph, inputs: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+        return self.graph(body, bound(body, inputs))
+
+    def _name(self, tracer: Any, node: Node, results: Sequence[Tensor | None]) -> None:
+        """Call each new value what the file calls it."""
+        for name, result in zip(node.outputs, results, strict=False):
+            inner = None if result is None else result.value
+            if isinstance(inner, GraphValue) and name and inner.id not in self.named:
+                self.named.add(inner.id)
+                if inner.node.name != name and not inner.node.is_leaf:
+                    tracer.graph.rename(inner.id, name)
+
+
+def bound(graph: OnnxGraph, inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """The inputs and stored tensors of a subgraph or function by name."""
+    if len(inputs) > len(graph.inputs):
+        raise ModelError(f"graph {graph.name!r} takes {len(graph.inputs)} inputs, got {len(inputs)}")
+    values = {name: Tensor(ConcreteValue(array)) for name, array in graph.tensors.items()}
+    given = zip(graph.inputs, inputs, strict=False)
+    return values | {port.name: value for port, value in given if value is not None}
+
+
+def arguments(node: Node, found: Operator, inputs: list[Tensor | None]) -> list[Any]:
+    """What the handler is called with.  Raises ModelError for a wrong number of inputs, or one that had to be known."""
+    if len(inputs) < found.least or any(x is None for x in inputs[: found.least]):
+        raise ModelError(f"node {node} needs at least {found.least} inputs, has {len([x for x in inputs if x is not None])}")
+    if found.most is not None and len(inputs) > found.most:
+        raise ModelError(f"node {node} takes at most {found.most} inputs, has {len(inputs)}")
+    return [known(node, i, x) if i in found.static else x for i, x in enumerate(inputs)]
+
+
+def known(node: Node, place: int, value: Tensor | None) -> np.ndarray | None:
+    """The data of an input that shapes depend on."""
+    if value is None:
+        return None
+    if value.is_traced:
+        raise ModelError(
+            f"node {node} needs the value of its input {node.inputs[place]!r}, which is known only when the model runs",
+            hint="give the model's inputs as arrays instead of specs, to have it specialised for their values",
+        )
+    return np.asarray(value.value.array)
+
+
+def described(node: Node, inputs: Sequence[Tensor | None]) -> str:
+    """A node with the types of its inputs, for messages."""
+    types = ", ".join(f"{name}: {x.type}" if x is not None else "-" for name, x in zip(node.inputs, inputs, strict=True))
+    return f"{node.operator}({types}) of node {node.name!r}"

@@ -1,0 +1,214 @@
+"""A model from an ONNX file as a module: traced, compiled, differentiated, trained and saved like any other."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from irconv.concrete import ConcreteValue, as_array
+from irconv.errors import ModelError, ShapeError
+from irconv.frontends.onnx import operators
+from irconv.frontends.onnx.graphs import OnnxGraph, Port, listed
+from irconv.frontends.onnx.importer import Run, buffer_names, factor_names, static_names, unsupported, weight_names
+from irconv.frontends.onnx.reader import OnnxFile, read_model
+from irconv.nn.module import Buffer, Module, Parameter
+from irconv.tensor import Tensor, as_tensor
+from irconv.tracing import Fixed, leaf_type
+from irconv.types import TensorSpec, TensorType
+
+__all__ = ["OnnxModel", "operators"]
+
+
+class OnnxModel(Module):
+    """The network of an ONNX file.
+
+    Stored weights are parameters, running statistics buffers, under the names that they have in the file; what else is stored is
+    constant.  Call it with its inputs in order or by name; it returns its outputs in the file's order, one alone or a tuple.
+    The model starts in evaluation mode.  In training mode batch norm and dropout train, whatever mode the file was exported in.
+
+    Inputs that shapes depend on (``fixed_inputs``: sizes, axes, counts) must be given as arrays; a program compiled from the
+    model is specialised for their values.
+
+    source: path or bytes.  Raises ModelError as :func:`irconv.frontends.onnx.load_model`.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes):
+        file = read_model(source)
+        missing = unsupported(file.graph)
+        if missing:
+            raise ModelError(
+                f"{file.label} uses {len(missing)} operators that are not supported:\n  " + "\n  ".join(missing),
+                hint="export the model with simpler operators",
+            )
+        self._file: OnnxFile = file
+        self._graph: OnnxGraph = file.graph
+        self._parts: dict[str, Tensor] = states(file.graph)
+        self._constants = {n: Tensor(ConcreteValue(a)) for n, a in file.graph.tensors.items() if n not in self._parts}
+        self._prepare()
+        self.own_training = False
+
+    def _prepare(self) -> None:
+        static = static_names(self._graph)
+        self.fixed_inputs: tuple[str, ...] = tuple(p.name for p in self._graph.inputs if p.name in static)
+
+    @property
+    def __name__(self) -> str:  # noqa: PLW3201  # what graphs are called after
+        return Path(self._file.label).stem or "model"
+
+    def own_parts(self) -> list[tuple[str, Any]]:
+        """(name, parameter or buffer) as the file names them."""
+        return list(self._parts.items())
+
+    # --- signature -----------------------------------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """The inputs as the file declares them: name, element type, dimensions."""
+        return self._graph.inputs
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        return tuple(port.name for port in self._graph.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in order."""
+        return self._graph.outputs
+
+    def specs(self) -> tuple[TensorSpec, ...] | None:
+        """Specs of all inputs, where the file fixes their shapes; None where it leaves a dimension open."""
+        found = []
+        for port in self._graph.inputs:
+            dims = port.dims
+            if dims is None or port.dtype is None or any(not isinstance(n, int) for n in dims) or port.name in self.fixed_inputs:
+                return None
+            found.append(TensorSpec(tuple(n for n in dims if isinstance(n, int)), port.dtype, port.name))
+        return tuple(found)
+
+    def arrange(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The inputs in order, those that shapes depend on as static values; the specs of the file if there are none.
+
+        Raises ModelError for inputs that are missing or unknown, ShapeError for types that the file does not allow.
+        """
+        names = self.input_names
+        if not args and not kwargs and names:
+            known = self.specs()
+            if known is None:
+                raise ModelError(
+                    f"{self._file.label} leaves the shapes of its inputs open: {'; '.join(map(str, self.inputs))}",
+                    hint="say what they look like",
+                )
+            return known
+        if len(args) > len(names):
+            raise ModelError(f"the model takes {len(names)} inputs ({', '.join(names)}), got {len(args)}")
+        given = dict(zip(names, args, strict=False))
+        for name, value in kwargs.items():
+            if name not in names or name in given:
+                wrong = "given twice" if name in given else f"not one of {', '.join(names)}"
+                raise ModelError(f"input {name!r} is {wrong}")
+            given[name] = value
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise ModelError(f"the model takes {len(names)} inputs; not given: {', '.join(missing)}")
+        return tuple(self._checked(port, given[port.name]) for port in self.inputs)
+
+    def _checked(self, port: Port, value: Any) -> Any:
+        if isinstance(value, Fixed):
+            return value
+        type_ = leaf_type(value)
+        if type_ is None:
+            value = as_array(value)
+            type_ = leaf_type(value)
+        assert type_ is not None
+        check_port(port, type_)
+        if port.name not in self.fixed_inputs:
+            return value
+        if isinstance(value, TensorSpec) or (isinstance(value, Tensor) and value.is_traced):
+            raise ModelError(f"shapes depend on the input {port}: give its value as an array")
+        return Fixed(as_array(value))
+
+    # --- running -------------------------------------------------------------------------------------------------------
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """The outputs: one tensor, or a tuple in the file's order."""
+        arranged = self.arrange(inputs, named)
+        values = self._constants | self._parts
+        for name, value in zip(self.input_names, arranged, strict=True):
+            values[name] = as_tensor(value.array if isinstance(value, Fixed) else value)
+        results = Run(self._file.reader, self.training).main(self._graph, values)
+        return results[0] if len(results) == 1 else results
+
+    # --- changing it -----------------------------------------------------------------------------------------------------
+
+    def freeze(self, *patterns: str) -> Self:
+        """Freeze the parameters whose names match one of the patterns ("layer1.*"), all of them without any.
+
+        Raises ModelError for a pattern that matches none.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise ModelError(f"no parameter is called {pattern!r}", hint=f"there are {listed(names)}")
+        for name, parameter in self.named_parameters():
+            if not patterns or any(fnmatch.fnmatchcase(name, p) for p in patterns):
+                parameter.requires_grad_(False)
+        return self
+
+    def until(self, *tensors: str) -> OnnxModel:
+        """The same network, its weights shared, up to the named tensors, which are its outputs: a body for another head.
+
+        ``nn.Sequential(model.until("features"), nn.Flatten(), nn.Linear(512, 10))``.  Raises ModelError for unknown names.
+        """
+        makers = {name for node in self._graph.nodes for name in node.outputs if name}
+        unknown = [name for name in tensors if name not in makers]
+        if unknown or not tensors:
+            raise ModelError(f"no tensor is called {', '.join(map(repr, unknown))}", hint=f"there are {listed(makers)}")
+        cut = self._file.reader.cut(self._graph, tensors)
+        model = OnnxModel.__new__(OnnxModel)
+        model._file = replace(self._file, graph=cut)
+        model._graph = cut
+        model._parts = {n: part for n, part in self._parts.items() if n in cut.tensors}
+        model._constants = {n: value for n, value in self._constants.items() if n in cut.tensors}
+        model._prepare()
+        model.own_training = self.own_training
+        return model
+
+    def extra_repr(self) -> str:
+        outputs = ", ".join(self.output_names)
+        return f"{self._file.label}: ({'; '.join(map(str, self.inputs))}) -> {outputs}, {len(self._graph.nodes)} nodes"
+
+
+def states(graph: OnnxGraph) -> dict[str, Tensor]:
+    """The stored tensors that are parameters or buffers.
+
+    Parameters are floats that a layer uses as weights, and what arithmetic adds or multiplies with, unless it is a single number.
+    """
+    buffers = buffer_names(graph)
+    weights = weight_names(graph) - buffers
+    weights |= {name for name in factor_names(graph) & set(graph.tensors) - buffers if graph.tensors[name].size > 1}
+    parts: dict[str, Tensor] = {}
+    for name, array in graph.tensors.items():
+        if array.dtype.kind != "f":
+            continue
+        if name in weights:
+            parts[name] = Parameter(array)
+        elif name in buffers:
+            parts[name] = Buffer(array)
+    return parts
+
+
+def check_port(port: Port, type_: TensorType) -> None:
+    """ShapeError for an input whose type the file does not allow."""
+    dims = port.dims
+    fits = dims is None or (
+        len(dims) == type_.rank and all(not isinstance(d, int) or d == n for d, n in zip(dims, type_.shape, strict=True))
+    )
+    if not fits or port.dtype not in (None, type_.dtype):
+        raise ShapeError(f"the model's input {port} cannot take {type_}")
