@@ -22,17 +22,19 @@ NO_TENSORS = "strings, sequences, optionals and maps are out of scope: values ar
 MACHINE_LEARNING = "classical machine learning operators (ai.onnx.ml) are out of scope"
 TRAINING = "gradients and optimisers as operators are out of scope: irconv differentiates and updates itself"
 NARROW = "bfloat16, float8, float4, int4 and int2 are not element types of irconv"
+IMAGES = "reads JPEG and other image files, which is not part of a network"
 RANDOM = "draws random numbers: compared by their statistics in test_random.py"
 DATA_DEPENDENT = "the shape of the result depends on data"
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
     (r"^test_(quantizelinear|dequantizelinear|dynamicquantizelinear|qlinear|convinteger|matmulinteger)", QUANTISED),
-    (r"^test_(string|strnorm|regex|tfidf|label_encoder|image_decoder|sequence|optional|split_to_sequence|identity_(sequence|opt))", NO_TENSORS),
+    (r"^test_(string|strnorm|regex|tfidf|label_encoder|sequence|optional|split_to_sequence|identity_(sequence|opt))", NO_TENSORS),
     (r"^test_(if_seq|if_opt|loop16_seq_none|loop13_seq|equal_string|cast_\w*STRING|castlike_\w*STRING|range_\w*string)", NO_TENSORS),
     (r"^test_ai_onnx_ml", MACHINE_LEARNING),
     (r"^test_(adagrad|adam|momentum|nesterov_momentum|gradient_of)", TRAINING),
     (r"(?i)(bfloat16|_bf16|float8|float4|(?<![a-z])u?int4|(?<![a-z])u?int2(?!\d)|uint2(?!\d))", NARROW),
-    (r"^test_(bernoulli|training_dropout)", RANDOM),
+    (r"^test_(bernoulli|training_dropout(?!_zero_ratio))", RANDOM),
+    (r"^test_image_decoder", IMAGES),
 )
 """(pattern of test names, why they are left out)."""
 

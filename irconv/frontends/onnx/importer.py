@@ -160,16 +160,24 @@ class Run:
         found = find_operator(node)
         if found is None:
             types = tuple(None if x is None else x.type for x in inputs)
-            key = (id(node), types)
-            if key not in self.opened:
-                self.opened[key] = expanded(node, types, self.reader)
-            return self._function(self.opened[key], inputs)
+            return self._function(self._open(node, types), inputs)
         call = Call(node, self.training, partial(self.inner, node, values))
         results = found.handler(call, *arguments(node, found, inputs))
         results = results if isinstance(results, tuple) else (results,)
         if len(node.outputs) > len(results):
             raise ModelError(f"node {node} has {len(node.outputs)} outputs, it can have {len(results)}")
         return results
+
+    def _open(self, node: Node, types: tuple[Any, ...]) -> OnnxGraph:
+        """What a function of ONNX's own stands for on inputs of these types."""
+        key = (id(node), types)
+        if key not in self.opened:
+            body = expanded(node, types, self.reader)
+            missing = unsupported(body)
+            if missing:
+                raise ModelError("it stands for operators that are not supported:\n  " + "\n  ".join(missing))
+            self.opened[key] = body
+        return self.opened[key]
 
     def _function(self, body: OnnxGraph, inputs: list[Tensor | None]) -> tuple[Tensor | None, ...]:
         return self.graph(body, bound(body, inputs))

@@ -68,3 +68,14 @@ def pairs(pads: tuple[int, ...], rank: int) -> tuple[tuple[int, int], ...]:
     if len(pads) != 2 * rank:
         raise ModelError(f"padding {list(pads)} does not hold {rank} beginnings and {rank} ends")
     return tuple(zip(pads[:rank], pads[rank:], strict=True))
+
+
+MAX_MADE = 2**26
+"""Elements that an operator may make from a size that the model names."""
+
+
+def limited(count: int, what: str) -> int:
+    """A number of elements to be made, checked before memory is taken."""
+    if not 0 <= count <= MAX_MADE:
+        raise ModelError(f"{what} is {count}, which is negative or more than {MAX_MADE}")
+    return count

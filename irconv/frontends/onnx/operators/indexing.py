@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import constant, integers, number, tensor_of
+from irconv.frontends.onnx.operators.common import constant, limited, number, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.frontends.onnx.tensors import element_type
 from irconv.op import Value
@@ -16,7 +16,7 @@ from irconv.ops import reduce
 from irconv.ops.index import gather, take
 from irconv.ops.index_nd import gather_nd, scatter_nd
 from irconv.ops.scatter import scatter
-from irconv.ops.shape import broadcast, expand_dims, flatten, flip, narrow, normalize_axis, reshape, slice_, slice_update
+from irconv.ops.shape import broadcast, expand_dims, flip, narrow, normalize_axis, reshape, slice_, slice_update
 from irconv.ops.sort import top_k
 from irconv.tensor import Tensor
 from irconv.types import I64
@@ -152,7 +152,7 @@ def compress(call: Call, x: Tensor, condition: np.ndarray) -> Tensor:
 @operator("OneHot", since=9, static=(1,))
 def one_hot(call: Call, indices: Tensor, depth: np.ndarray, values: Tensor) -> Tensor:
     """values[1] where the new axis has the index, values[0] elsewhere; an index out of range is nowhere."""
-    count = int(number(depth, "depth"))
+    count = limited(int(number(depth, "depth")), "depth")
     axis = normalize_axis(call.attributes.int("axis", -1), indices.ndim + 1)
     whole = e.cast(indices, I64)
     places = constant(np.arange(count).reshape(-1, *(1,) * (indices.ndim - axis)))
@@ -187,13 +187,12 @@ def trilu(call: Call, x: Tensor, k: np.ndarray | None = None) -> Tensor:
 def reverse_sequence(call: Call, x: Tensor, sequence_lens: Tensor) -> Tensor:
     """The first sequence_lens[b] entries of sample b in reverse order."""
     batch, time = (normalize_axis(call.attributes.int(name, i), x.ndim) for name, i in (("batch_axis", 1), ("time_axis", 0)))
-    (lengths,) = (integers_or_tensor(sequence_lens, x.shape[batch]),)
-    if batch == time:
-        raise ModelError(f"batch_axis and time_axis are both {batch}")
+    if batch == time or sequence_lens.shape != (x.shape[batch],):
+        raise ModelError(f"lengths {list(sequence_lens.shape)} do not fit axis {batch} of {list(x.shape)}, with time along axis {time}")
 
     def along(values: Value, axis: int) -> Value:
         return reshape(values, tuple(values.type.size if i == axis else 1 for i in range(x.ndim)))
 
-    places, ends = along(constant(np.arange(x.shape[time])), time), along(lengths, batch)
+    places, ends = along(constant(np.arange(x.shape[time])), time), along(e.cast(sequence_lens, I64), batch)
     order = e.where(e.less(places, ends), e.subtract(e.subtract(ends, 1), places), places)
     return tensor_of(gather(x, broadcast(order, x.shape), time))
