@@ -34,7 +34,7 @@ from irconv.passes.plan_memory import plan_memory
 from irconv.passes.schedule import schedule
 from irconv.passes.simplify import Simplify
 from irconv.text import load
-from irconv.tracing import arranged, leaf_type, trace
+from irconv.tracing import DeclaresInputs, arranged, leaf_type, trace
 
 SPECIALISATIONS = 16
 """How many sets of input types a compiled program keeps code for; the least recently used goes first."""
@@ -119,7 +119,7 @@ class Compiled:
         self._lock = threading.Lock()
         self.executable: Executable | None = None
 
-    def specialise(self, *args: Any, **kwargs: Any) -> Executable:
+    def specialise(self, /, *args: Any, **kwargs: Any) -> Executable:
         """The executable for these arguments (specs or arrays), compiled now if it is not known."""
         args, kwargs = arranged(self._program, args, kwargs)
         key = _key(args, kwargs)
@@ -134,7 +134,7 @@ class Compiled:
             self.executable = found
         return found
 
-    def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, out: Any = None, **kwargs: Any) -> Any:
         args, kwargs = arranged(self._program, args, kwargs)
         executable = self.specialise(*args, **kwargs)
         return executable(*_arrays(args, kwargs), out=out)
@@ -169,7 +169,7 @@ class Compiled:
         """Name of the backend that runs it."""
         return self._made().backend
 
-    def profile(self, *args: Any, **kwargs: Any) -> Any:
+    def profile(self, /, *args: Any, **kwargs: Any) -> Any:
         """Time each kernel on these arguments (see :meth:`irconv.backends.base.Executable.profile`)."""
         args, kwargs = arranged(self._program, args, kwargs)
         return self.specialise(*args, **kwargs).profile(*_arrays(args, kwargs))
@@ -200,7 +200,8 @@ def compile(
 
     source: a module (traced in evaluation mode; its own flag stays), a function of tensors, a Graph, or the path of an IR or
             ONNX file.
-    specs:  ``TensorSpec`` or arrays for the arguments; without any, a program is compiled at its first call.
+    specs:  ``TensorSpec`` or arrays for the arguments; without any, a program is compiled at its first call, an ONNX file
+            that says what its inputs look like at once.
     backend, passes, check: see :class:`Options`.
 
     Parameters and buffers stay shared with the module: training it changes what the executable computes.
@@ -222,7 +223,8 @@ def compile(
         return build(trace(source, *args, **kwargs), options.for_arguments(args, kwargs), INFERENCE)
 
     compiled = Compiled(make, source)
-    if specs or named_specs:
+    ready = isinstance(source, DeclaresInputs) and source.specs() is not None
+    if specs or named_specs or ready:
         compiled.specialise(*specs, **named_specs)
     return compiled
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -205,7 +206,7 @@ class Tracer(TensorBuilder):
 
     @contextmanager
     def placed(self, location: Location, path: str, name: str) -> Iterator[None]:
-        """While the block runs, nodes come from ``location``, belong to ``path`` below the running module and are called ``name``."""
+        """While the block runs, nodes come from ``location``, are in ``path`` below the running module, and are called ``name``."""
         self.name = self._named = None
         with self.in_scope(Scope(_join(self.scope, path), True, (location, name))):
             yield
@@ -315,19 +316,36 @@ class Fixed:
 
     def __repr__(self) -> str:
         # what code that was compiled for the value is found by
-        return f"{self.array.dtype}{list(self.array.shape)}:{hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()}"
+        digest = hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()
+        return f"{self.array.dtype}{list(self.array.shape)}:{digest}"
+
+
+class DeclaresInputs(ABC):
+    """A program whose inputs are declared, as against read off a Python signature: one that comes out of a file."""
+
+    @property
+    @abstractmethod
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order; any text."""
+
+    @abstractmethod
+    def specs(self) -> tuple[TensorSpec, ...] | None:
+        """Specs of all inputs, where the program knows them."""
+
+    @abstractmethod
+    def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Arguments in the order of the inputs, those that shapes depend on as :class:`Fixed`."""
 
 
 def arranged(program: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments as the program wants them: one that declares its inputs has them by position, some of them Fixed."""
-    arrange = getattr(program, "arrange", None)
-    return (args, kwargs) if arrange is None else (arrange(args, kwargs), {})
+    """The arguments as the program wants them."""
+    return (program.arrange(args, kwargs), {}) if isinstance(program, DeclaresInputs) else (args, kwargs)
 
 
 def bind_names(program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by parameter name, in call order; ``*args`` become ``args.0`` and so on."""
-    declared = getattr(program, "input_names", None)
-    if declared is not None:
+    if isinstance(program, DeclaresInputs):
+        declared = program.input_names
         if len(args) != len(declared):
             raise TraceError(f"the model takes {len(declared)} inputs ({', '.join(declared)}), got {len(args)}")
         return dict(zip(declared, args, strict=True))

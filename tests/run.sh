@@ -6,6 +6,7 @@ set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${IRCONV_VENV:-$checkout/.venv}
+case $venv in /*) ;; *) venv=$PWD/$venv ;; esac
 "$checkout/.ci/install" "$venv" tests
 
 outside=$(mktemp -d)

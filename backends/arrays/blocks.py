@@ -90,7 +90,7 @@ def cut(shape: tuple[int, ...], itemsize: int, parallel: Parallel | None, fixed:
         inner //= shape[axis]
     pieces = spans(shape[axis], max(1, wanted // inner))
     outer = itertools.product(*map(range, shape[:axis]))
-    indices = tuple((*place, slice(*piece)) for place in outer for piece in pieces)
+    indices: tuple[Index, ...] = tuple((*place, slice(*piece)) for place in outer for piece in pieces)
     shapes = tuple((stop - start, *shape[axis + 1 :]) for start, stop in pieces) * math.prod(shape[:axis])
     return Blocks(shape, indices, shapes, max(map(math.prod, shapes)))
 
@@ -130,9 +130,10 @@ def program(
     """Compile stages.
 
     Values are numbered: first the inputs (whose shapes are given), then whatever the stages make; ``dtypes`` are theirs.
-    ``outputs`` are the numbers of the values to be stored, ``scratch`` collects the temporaries.  ``continued``: the first input
-    is what the only output's buffer holds already, to be replaced.  ``stores``: where each output's part of each block goes, if that
-    is not the block's own index.
+    ``outputs`` are the numbers of the values to be stored, ``scratch`` collects the temporaries.
+
+    continued: the first input is what the only output's buffer holds already, to be replaced.
+    stores:    where each output's part of each block goes, if that is not the block's own index.
     """
     registers = _Registers(blocks, parallel, scratch)
     made = _assign(stages, outputs, len(inputs), dtypes, registers, continued)
@@ -255,7 +256,10 @@ def _only(sources: tuple[int, ...], value: int) -> int:
 
 
 def shared_pairs(
-    stages: Sequence[Stage], outputs: Sequence[int], inputs: Sequence[tuple[int, ...]], shape: tuple[int, ...],
+    stages: Sequence[Stage],
+    outputs: Sequence[int],
+    inputs: Sequence[tuple[int, ...]],
+    shape: tuple[int, ...],
     dtypes: Sequence[DType],
 ) -> tuple[tuple[int, int], ...]:
     """Pairs (output, input) that may be one buffer: the output is made by, or after, the last step that reads the input."""

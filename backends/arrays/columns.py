@@ -63,9 +63,9 @@ def _blanks(taps: Sequence[Tap], counts: Ints, tap_count: int) -> tuple[tuple[in
             continue
         inside = present[index].windows
         for axis, (part, count) in enumerate(zip(inside, counts, strict=True)):
-            for slab in (slice(0, part.start), slice(part.stop, count)):
-                if slab.start < slab.stop:
-                    found.append((index, (*inside[:axis], slab, *everything[axis + 1 :])))
+            slabs = (slice(0, part.start), slice(part.stop, count))
+            front, behind = inside[:axis], everything[axis + 1 :]
+            found += [(index, (*front, slab, *behind)) for slab in slabs if slab.start < slab.stop]
     return tuple(found)
 
 
@@ -76,7 +76,8 @@ def fill(xp: Any, columns: Array, x: Array, band: Band, padding: Any = 0) -> Non
         columns[(slice(None), index, slice(None), *windows)] = padding
     for tap in band.taps:
         xp.copyto(
-            columns[(slice(None), tap.index, slice(None), *tap.windows)], source[(slice(None), slice(None), *tap.positions)]
+            columns[(slice(None), tap.index, slice(None), *tap.windows)],
+            source[(slice(None), slice(None), *tap.positions)],
         )
 
 

@@ -11,7 +11,6 @@ from irconv.backends.arrays.work import Work, work_kernel
 from irconv.ops.window import window_counts
 from irconv.types import F16, F32, TensorType
 
-
 SMALL_PRODUCT = 500_000
 """Products of fewer multiplications are done by one thread."""
 

@@ -1,24 +1,26 @@
 """Convolution as matrix products: 1x1 straight into BLAS, everything else through a window matrix of cache size.
 
-The result is cut into pieces: a group of small samples, or a band of rows of one large sample.  Each piece copies its windows into
-a temporary that stays in a core's cache and is multiplied from there straight into the result; pieces run side by side.
-Measured on two AVX-512 cores (float32, one BLAS thread for each piece): the product runs at 115 GFLOP/s per core with 64 rows,
-150 with 128; copying the windows of a 3x3 kernel adds 10 to 25%.
+The result is cut into pieces: a group of small samples, or a band of rows of one large sample.  Each piece copies its
+windows into a temporary that stays in a core's cache and is multiplied from there straight into the result; pieces run
+side by side.
+
+Measured on AVX-512 cores (float32, one BLAS thread for each piece): the product runs at 115 GFLOP/s per core with 64 output
+channels, 150 with 128; copying the windows of a 3x3 kernel adds 10 to 25%.  BLAS with two threads of its own is no faster, and
+its idle threads spin on the core that the next kernel needs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
 from irconv.backends.arrays.depthwise import depthwise, is_depthwise
+from irconv.backends.arrays.geometry import Geometry, conv_geometry
 from irconv.backends.arrays.winograd import suits, winograd_work
 from irconv.backends.arrays.work import Work, work_kernel
-from irconv.ops.window import Ints, Pairs
-from irconv.types import DType, TensorType
+from irconv.types import DType
 
 COLUMN_BYTES = 1024 * 1024
 """A window matrix of this size and the piece of the result it makes stay in a core's second-level cache."""
@@ -28,52 +30,6 @@ GPU_COLUMN_BYTES = 256 * 1024 * 1024
 
 FEW_COLUMNS = 128
 """Threads share the rows of the weight when there would be fewer columns of windows for each."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A convolution: x [batch, channels, *size] and w [out_channels, channels / groups, *kernel] to [batch, out_channels, *counts].
-
-    Positions outside 0..size-1 read as zero; ``padding`` says how far before the input the first window starts.
-    """
-
-    batch: int
-    channels: int
-    size: Ints
-    out_channels: int
-    kernel: Ints
-    counts: Ints
-    stride: Ints
-    padding: Pairs
-    dilation: Ints
-    groups: int
-
-    @property
-    def area(self) -> int:
-        """Windows of a sample."""
-        return math.prod(self.counts)
-
-    @property
-    def taps(self) -> int:
-        return math.prod(self.kernel)
-
-    @property
-    def depth(self) -> int:
-        """Products summed into one element: rows of a group's window matrix."""
-        return self.channels // self.groups * self.taps
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether the window matrix of a sample is the sample itself."""
-        no_padding = all(before == 0 for before, _ in self.padding)
-        return self.taps == 1 and no_padding and self.counts == self.size and set(self.stride) == {1}
-
-
-def geometry(a: Any, x: TensorType, w: TensorType, result: TensorType) -> Geometry:
-    """The geometry of a conv with attributes ``a``."""
-    return Geometry(
-        x.shape[0], x.shape[1], x.shape[2:], w.shape[0], w.shape[2:], result.shape[2:], a.stride, a.padding, a.dilation, a.groups
-    )
 
 
 def flat_weight(xp: Any, w: Array, spare: Array) -> Array:
@@ -174,7 +130,9 @@ def rows_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel, scratch: S
     if g.groups > 1:
         plan = [(0, per_group)]
     everything = tuple(slice(None) for _ in g.counts)
-    regions = tuple((slice(None), slice(start, stop) if g.groups == 1 else slice(None), *everything) for start, stop in plan)
+    regions = tuple(
+        (slice(None), slice(start, stop) if g.groups == 1 else slice(None), *everything) for start, stop in plan
+    )
     direct = g.is_pointwise and work is dtype and g.batch == 1
 
     def before(x: Array, w: Array, buffers: tuple[Array, ...]) -> Array:
@@ -213,7 +171,8 @@ def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, str
 
 def conv_request_work(request: Request, scratch: Scratch) -> Work:
     """The work of a conv node."""
-    g = geometry(request.attributes, *request.operands, request.result)
+    x, w = request.operands
+    g = conv_geometry(request.attributes, x, w, request.result)
     return conv_work(request.xp, g, request.result.dtype, request.parallel, request.strict, scratch)
 
 

@@ -1,8 +1,9 @@
 """Transposed convolution, which is also the input gradient of convolution.
 
-At stride 1 it is a convolution with the kernel turned round and the channels exchanged.  Otherwise every output channel block is one
-matrix product, whose rows (channel, tap) are added into the result tap by tap; windows that do not overlap (the 2x2, stride 2 of a
-U-Net) are copied instead.  Depthwise: a multiplication and an addition per tap.
+At stride 1 it is a convolution with the kernel turned round and the channels exchanged, unless it has far fewer channels than
+its operand.  Otherwise every block of output channels is one matrix product, whose rows (channel, tap) are added into the
+result tap by tap; windows that do not overlap (the 2x2, stride 2 of a U-Net) are copied instead.  Depthwise: a
+multiplication and an addition per tap.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
-from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, Geometry, conv_work
+from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, conv_work
 from irconv.backends.arrays.depthwise import is_depthwise
+from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.taps import overlaps, tiles, window_taps
 from irconv.backends.arrays.work import Work, work_kernel
 from irconv.types import TensorType
@@ -26,8 +28,9 @@ def transposed_geometry(a: Any, x: TensorType, w: TensorType, result: TensorType
     kernel_size = w.shape[2:]
     rows = zip(kernel_size, a.dilation, a.padding, strict=True)
     padding = tuple((d * (k - 1) - before, 0) for k, d, before in rows)
+    size, counts = x.shape[2:], result.shape[2:]
     return Geometry(
-        x.shape[0], x.shape[1], x.shape[2:], result.shape[1], kernel_size, result.shape[2:], a.stride, padding, a.dilation, a.groups
+        x.shape[0], x.shape[1], size, result.shape[1], kernel_size, counts, a.stride, padding, a.dilation, a.groups
     )
 
 

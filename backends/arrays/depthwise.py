@@ -15,6 +15,7 @@ from typing import Any
 
 from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
 from irconv.backends.arrays.columns import Band, bands, fill
+from irconv.backends.arrays.geometry import Geometry
 from irconv.types import DType
 
 PLANE_BYTES = 128 * 1024
@@ -28,7 +29,7 @@ def is_depthwise(channels: int, out_channels: int, groups: int) -> bool:
     return 1 < groups == channels and out_channels <= 4 * channels
 
 
-def _phases(g: Any) -> tuple[list[Band], list[tuple[int, int]], tuple[int, ...]]:
+def _phases(g: Geometry) -> tuple[list[Band], list[tuple[int, int]], tuple[int, ...]]:
     """The planes, each as a band of single taps; for every tap its (plane, offset of its run); and the shape of a plane."""
     rank = len(g.size)
     reach = [d * (k - 1) // s for k, s, d in zip(g.kernel, g.stride, g.dilation, strict=True)]
@@ -42,7 +43,7 @@ def _phases(g: Any) -> tuple[list[Band], list[tuple[int, int]], tuple[int, ...]]
         offset = sum(a // s * p for a, s, p in zip(ahead, g.stride, pitch, strict=True))
         taps.append((numbers.setdefault(phase, len(numbers)), offset))
     ones = (1,) * rank
-    planes = []
+    planes: list[Band] = []
     for phase in numbers:
         padding = tuple((before - p, 0) for p, (before, _) in zip(phase, g.padding, strict=True))
         planes += bands(g.size, extent, ones, g.stride, padding, ones, extent[0])
@@ -50,7 +51,7 @@ def _phases(g: Any) -> tuple[list[Band], list[tuple[int, int]], tuple[int, ...]]
 
 
 def depthwise(
-    xp: Any, g: Any, dtype: DType, parallel: Parallel | None, scratch: Scratch
+    xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, scratch: Scratch
 ) -> tuple[tuple[tuple[slice, ...], ...], Callable[..., None]]:
     """Regions of the result, and the function that computes one (see :class:`irconv.backends.arrays.work.Work`)."""
     work = dtype.accumulator

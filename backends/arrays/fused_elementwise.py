@@ -77,7 +77,13 @@ def _mean_variance(request: FusedRequest) -> ArrayKernel:
     table = scratch.add(work, *sums.table.shape)
     kept = centred.id in kernel.outputs
     first = program(
-        blocks, [Stage(sums.step, (0,), 1)], [1], [x_type.shape], [x_type.dtype, work], parallel, scratch,
+        blocks,
+        [Stage(sums.step, (0,), 1)],
+        [1],
+        [x_type.shape],
+        [x_type.dtype, work],
+        parallel,
+        scratch,
         stores=[sums.indices],
     )
     # 0: x, 1: its mean, 2: the deviation, 3: its square, 4: the table, 5: the deviation as it is kept
@@ -86,9 +92,7 @@ def _mean_variance(request: FusedRequest) -> ArrayKernel:
         stages.insert(1, Stage(Step(lambda x, out: xp.copyto(out, x, casting="same_kind")), (2,), 5))
     outputs, stores = ([4, 5], [sums.indices, blocks.indices]) if kept else ([4], [sums.indices])
     dtypes = [x_type.dtype, work, work, work, work, x_type.dtype]
-    second = program(
-        blocks, stages, outputs, [x_type.shape, middle_shape], dtypes, parallel, scratch, stores=stores
-    )
+    second = program(blocks, stages, outputs, [x_type.shape, middle_shape], dtypes, parallel, scratch, stores=stores)
     place = {i: position for position, i in enumerate(kernel.outputs)}
     x_at = len(kernel.outputs)
 

@@ -15,7 +15,13 @@ def _pool_indices(request: FusedRequest) -> ArrayKernel:
     place = {i: at for at, i in enumerate(kernel.outputs)}
     scratch = Scratch()
     finder = winner_pool(
-        request.xp, pool.attributes, x_type, position.type.dtype, pool.op.name == "max_pool", request.parallel, scratch,
+        request.xp,
+        pool.attributes,
+        x_type,
+        position.type.dtype,
+        pool.op.name == "max_pool",
+        request.parallel,
+        scratch,
         pool.id in place,
     )
     # taps that nobody reads become a temporary

@@ -87,7 +87,9 @@ def _fill_mean(xp: Any, out: Array, area: Region, axis: int, line: Array) -> Non
 
 def _pad_constant(request: Request) -> ArrayKernel:
     xp, a, dtype = request.xp, request.attributes, request.result.dtype
-    target, source, lead = [], [], []
+    target: list[slice] = []
+    source: list[slice] = []
+    lead: list[slice] = []
     borders: list[tuple[slice, ...]] = []
     for n, size, (before, _) in zip(request.operands[0].shape, request.result.shape, a.padding, strict=True):
         # the operand's elements first..last are the ones that land inside

@@ -52,7 +52,11 @@ def axis_passes(a: PoolAttributes, size: Ints) -> list[AxisPass]:
         if (a.kernel[axis], a.stride[axis], a.padding[axis]) == (1, 1, (0, 0)) and axis < len(counts) - 1:
             continue
         taps = window_taps(
-            (size[axis],), (count,), a.kernel[axis : axis + 1], a.stride[axis : axis + 1], a.padding[axis : axis + 1],
+            (size[axis],),
+            (count,),
+            a.kernel[axis : axis + 1],
+            a.stride[axis : axis + 1],
+            a.padding[axis : axis + 1],
             a.dilation[axis : axis + 1],
         )
         current[axis] = count
@@ -188,11 +192,21 @@ class WinnerPool:
         return bool(largest != largest)
 
     def _compete(
-        self, taps: tuple[Tap, ...], x: Array, best: Array, winners: Array, copied: Array, wins: Array, numbers: Array,
-        nan: bool, spare: Array,
+        self,
+        taps: tuple[Tap, ...],
+        x: Array,
+        best: Array,
+        winners: Array,
+        copied: Array,
+        wins: Array,
+        numbers: Array,
+        nan: bool,
+        spare: Array,
     ) -> None:
-        """One pass over the taps; ``nan``: a tap also wins if it is the first NaN, that is unless it is no better or
-        ``best`` is NaN already."""
+        """One pass over the taps; ``nan``: the first NaN wins too.
+
+        That is, a tap wins unless it is no better or ``best`` is NaN already.
+        """
         xp = self.xp
         better, no_better = (xp.greater, xp.less_equal) if self.largest else (xp.less, xp.greater_equal)
         extremum = xp.maximum if self.largest else xp.minimum
@@ -231,7 +245,14 @@ def winner_pool(
 def _position_pool(request: Request, largest: bool) -> ArrayKernel:
     scratch = Scratch()
     pool = winner_pool(
-        request.xp, request.attributes, request.operands[0], request.result.dtype, largest, request.parallel, scratch, False
+        request.xp,
+        request.attributes,
+        request.operands[0],
+        request.result.dtype,
+        largest,
+        request.parallel,
+        scratch,
+        False,
     )
     return ArrayKernel(lambda out, x, *buffers: pool.run(None, out, x, buffers), tuple(scratch.types))
 

@@ -57,22 +57,17 @@ def fold_by_block(
         fold(value, axis=local, out=out, keepdims=True, **typed)
 
     def finish(out: Array, table: Array) -> None:
+        total = table
         if left:
             kept = tuple(1 if axis in axes else n for axis, n in enumerate(table.shape))
-            total = table[tuple(slice(0, n) for n in kept)]
-            # the first entry of the table takes the sum of all: a fold may not read what it writes, so it goes through out
-            if out.dtype == table.dtype:
-                fold(table, axis=left, out=out.reshape(kept), keepdims=True, **typed)
-                total = out.reshape(kept)
-            else:
-                total = fold(table, axis=left, keepdims=True, **typed)
-        else:
-            total = table
-        shaped = out.reshape(total.shape)
+            # a fold may not write what it reads; only the small result of float16 needs an array of its own
+            space = {"out": out.reshape(kept)} if out.dtype == table.dtype else {}
+            total = fold(table, axis=left, keepdims=True, **space, **typed)
         if count > 1:
             xp.divide(total, count, total)
-        if total is not shaped:
-            xp.copyto(shaped, total, casting="same_kind")
+        target = out.reshape(total.shape)
+        if not left or target.dtype != total.dtype:
+            xp.copyto(target, total, casting="same_kind")
 
     return Fold(Step(apply), indices, TensorType(work, tuple(shape)), finish)
 

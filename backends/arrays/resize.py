@@ -56,7 +56,9 @@ def _resize(request: Request) -> ArrayKernel:
     types: list[TensorType] = [scratch(work, *shape) for shape in shapes]
     types += [scratch(work, *source.shape), scratch(work, largest)]
     sizes = [source.shape, *shapes]
-    steps = [_axis_step(request, axis, taps, size[axis], work.numpy) for (axis, taps), size in zip(plan, sizes, strict=False)]
+    steps = [
+        _axis_step(request, axis, taps, size[axis], work.numpy) for (axis, taps), size in zip(plan, sizes, strict=False)
+    ]
     return _through(request.xp, steps, tuple(types))
 
 

@@ -154,6 +154,8 @@ def _arrange(
         for view in chain:
             d = d.transpose(view.attributes.axes) if view.op.name == "transpose" else d.reshape(view.type.shape)
         seen = d.reshape(groups, rows, batch, *counts).transpose(2, 0, 1, *range(3, 3 + len(counts)))
+    order = (1, 2, 0, *range(3, 3 + len(counts)))
     for piece, start in zip(plan, starts, strict=True):
         target = left[:, :, start : start + piece.columns].reshape(groups, rows, piece.samples, *piece.band.counts)
-        xp.copyto(target, seen[piece.first : piece.last, :, :, piece.band.start : piece.band.stop].transpose(1, 2, 0, *range(3, 3 + len(counts))))
+        block = seen[piece.first : piece.last, :, :, piece.band.start : piece.band.stop]
+        xp.copyto(target, block.transpose(order))

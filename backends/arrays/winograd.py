@@ -1,13 +1,16 @@
 """3x3 convolution at stride 1 with a third of the multiplications: Winograd's F(4,3) down the rows times F(2,3) along them.
 
-A tile is 4 rows by 2 columns of the result.  Its 6x4 inputs are combined into 24 numbers, the weights into 24 matrices once per call;
-24 products [out, channels] x [channels, tiles] replace one with nine times the depth, and 24 numbers are combined into the 8
-results:  Y = A4' [ (G4 w G2') * (B4' x B2) ] A2.  With the tiles at the edges that is 3.3 to 5 multiplications per result
-and channel instead of 9.
+A tile is 4 rows by 2 columns of the result.  Its 6x4 inputs are combined into 24 numbers, the weights into 24 matrices once
+per call; 24 products [out, channels] x [channels, tiles] replace one with nine times the depth, and 24 numbers are combined
+into the 8 results:  Y = A4' [ (G4 w G2') * (B4' x B2) ] A2.  With the tiles at the edges that is 3.3 to 5 multiplications
+per result and channel instead of 9.
 
-The input is split into planes by (row mod 4, column mod 2), padding included, so that every step of a transform is one operation on
-whole contiguous planes: a neighbouring tile is a shift.  The last column and row of tiles of a plane hold no tile; what is computed
-there is never read.
+The input is split into planes by (row mod 4, column mod 2), padding included, so that every step of a transform is one
+operation on whole contiguous planes: a neighbouring tile is a shift.  The last row and column of a plane hold no tile; what
+is computed there is never read.
+
+Measured on one AVX-512 core: 1.15 to 1.25 times as fast as the window matrix with 64 to 256 channels.  NumPy's additions, not
+the products, are what bounds it; with 32 channels they eat up the gain.
 
 Rounding: the largest error stays below 1e-5 times the largest of (|x| convolved with |w|) for float32 (measured: 5e-7), against
 3e-7 for the plain product.  A strict request does not come here.
@@ -23,6 +26,7 @@ import numpy as np
 
 from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
 from irconv.backends.arrays.columns import Band, bands, fill
+from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.work import Work
 from irconv.types import F32, DType
 
@@ -30,7 +34,14 @@ ROWS, COLUMNS = 4, 2
 """Size of a tile of the result."""
 
 G_ROWS = np.array(
-    [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
 )
 G_COLUMNS = np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]])
 PRODUCTS = 24
@@ -54,7 +65,7 @@ def tile_counts(counts: tuple[int, ...]) -> tuple[int, int]:
     return -(-counts[0] // ROWS), -(-counts[1] // COLUMNS)
 
 
-def suits(g: Any, dtype: DType, parallel: Parallel | None) -> bool:
+def suits(g: Geometry, dtype: DType, parallel: Parallel | None) -> bool:
     """Whether a convolution can be computed this way, and by estimate faster than by its window matrix."""
     fixed = (g.kernel, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
     if parallel is None or dtype is not F32 or not fixed:
@@ -89,7 +100,7 @@ class Tiles:
         return math.prod(self.shape)
 
 
-def _plan(g: Any, parallel: Parallel) -> tuple[Tiles, ...]:
+def _plan(g: Geometry, parallel: Parallel) -> tuple[Tiles, ...]:
     """Groups of small samples, or bands of rows of tiles of large ones."""
     down, along = tile_counts(g.counts)
     plane = (down + 1) * (along + 1)
@@ -102,7 +113,7 @@ def _plan(g: Any, parallel: Parallel) -> tuple[Tiles, ...]:
     return tuple(found)
 
 
-def _planes(g: Any, start: int, stop: int, along: int) -> tuple[Band, ...]:
+def _planes(g: Geometry, start: int, stop: int, along: int) -> tuple[Band, ...]:
     """The planes (row mod 4, column mod 2) of the padded input under some rows of tiles, each as windows of a single tap."""
     extent = (stop - start + 1, along + 1)
     found: list[Band] = []
@@ -114,7 +125,7 @@ def _planes(g: Any, start: int, stop: int, along: int) -> tuple[Band, ...]:
     return tuple(found)
 
 
-def winograd_work(xp: Any, g: Any, dtype: DType, parallel: Parallel, scratch: Scratch) -> Work:
+def winograd_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel, scratch: Scratch) -> Work:
     """The convolution as transforms and 24 products."""
     plan = _plan(g, parallel)
     threads = parallel.threads
@@ -127,7 +138,8 @@ def winograd_work(xp: Any, g: Any, dtype: DType, parallel: Parallel, scratch: Sc
     block_at = scratch.add(dtype, threads, 24 * channels * most)
     matrix = xp.asarray(np.kron(G_ROWS, G_COLUMNS).astype(dtype.numpy))
     regions = tuple(
-        (slice(t.first, t.last), slice(None), slice(t.start * ROWS, min(t.stop * ROWS, g.counts[0])), slice(None)) for t in plan
+        (slice(t.first, t.last), slice(None), slice(t.start * ROWS, min(t.stop * ROWS, g.counts[0])), slice(None))
+        for t in plan
     )
 
     def before(x: Array, w: Array, buffers: tuple[Array, ...]) -> Array:
@@ -142,7 +154,9 @@ def winograd_work(xp: Any, g: Any, dtype: DType, parallel: Parallel, scratch: Sc
         tiles = plan[i]
         size = tiles.size
         inputs = buffers[inputs_at][worker, : PRODUCTS * g.channels * size].reshape(PRODUCTS, g.channels, size)
-        products = buffers[products_at][worker, : PRODUCTS * g.out_channels * size].reshape(PRODUCTS, g.out_channels, size)
+        products = buffers[products_at][worker, : PRODUCTS * g.out_channels * size].reshape(
+            PRODUCTS, g.out_channels, size
+        )
         block = buffers[block_at][worker]
         for start, stop in spans(g.channels, channels):
             source = x[tiles.first : tiles.last, start:stop]
@@ -168,7 +182,9 @@ def _transform_input(xp: Any, x: Array, tiles: Tiles, inputs: Array, block: Arra
     for column in range(COLUMNS):
         d = [planes[row * COLUMNS + column] for row in range(ROWS)]
         rows = [d[0], d[1], d[2], d[3], d[0][below:], d[1][below:]]
-        _rows_in(xp, [r[:length] for r in rows], [planes[8 + 6 * column + i][:length] for i in range(6)], spare[:, :length])
+        _rows_in(
+            xp, [r[:length] for r in rows], [planes[8 + 6 * column + i][:length] for i in range(6)], spare[:, :length]
+        )
     flat = inputs.reshape(PRODUCTS, channels, -1)
     for i in range(6):
         even, odd = planes[8 + i], planes[14 + i]
@@ -208,7 +224,7 @@ def _columns_in(xp: Any, even: Array, odd: Array, v: list[Array], length: int) -
 
 
 def _transform_output(xp: Any, products: Array, tiles: Tiles, out: Array, block: Array) -> None:
-    """A4' M A2 for a block of channels: products [24, channels, plane], which are overwritten, into out [samples, channels, *rows]."""
+    """A4' M A2 for a block of channels: products [24, channels, plane], overwritten, into out [samples, channels, *rows]."""
     channels = products.shape[1]
     spare = block.reshape(8, channels, -1)
     for i in range(6):

@@ -19,8 +19,8 @@ import numpy as np
 from irconv.backends.numpy.blas import OneThread
 from irconv.errors import BackendError
 
-BLOCK_BYTES = 256 * 1024
-"""Bytes of one operand in a block: a handful of such blocks fit a core's second-level cache."""
+BLOCK_BYTES = 384 * 1024
+"""Bytes of one operand in a block: three or four such blocks fit a core's second-level cache."""
 
 BUFFER_ELEMENTS = 256
 """NumPy's ufunc buffer while kernels run.  Its default, 8192, makes a ufunc over rows that are not adjacent copy them through the
@@ -36,7 +36,9 @@ def thread_count() -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(cores, 8)
     if not given.isdigit() or int(given) < 1:
-        raise BackendError(f"IRCONV_NUM_THREADS={given!r} is not a positive number", hint="set it to 1, 2, ... or unset it")
+        raise BackendError(
+            f"IRCONV_NUM_THREADS={given!r} is not a positive number", hint="set it to 1, 2, ... or unset it"
+        )
     return int(given)
 
 

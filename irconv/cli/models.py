@@ -23,14 +23,14 @@ from irconv.frontends import onnx
 from irconv.graph import Graph
 from irconv.nn.module import Module
 from irconv.places import Location, is_library, location_of
-from irconv.tracing import trace
+from irconv.tracing import arranged, trace
 from irconv.types import TensorSpec, as_dtype
 
-KINDS = "MODEL is file.py:name or file.ir"
+KINDS = "MODEL is file.py:name, file.onnx or file.ir"
 
 
 def load_model(model: str) -> Graph | Callable[..., Any]:
-    """The graph of an ``.ir`` file, or the program that ``file.py:name`` names.
+    """The graph of an ``.ir`` file, the network of an ``.onnx`` file, or the program that ``file.py:name`` names.
 
     Raises ModelError for what cannot be found or read, with the line of the user's file where that is the reason.
     """
@@ -77,7 +77,7 @@ def _resolve(module: ModuleType, path: Path, name: str) -> Graph | Callable[...,
         with users_code(f"{path}: {name}() failed", hint, only=True):
             found = found()
     if isinstance(found, Graph) or callable(found):
-        return found  # type: ignore[no-any-return]  # what the user's file holds has no type
+        return found
     raise ModelError(
         f"{path}: {name} is a {type(found).__name__}, not a model",
         hint="name a module, a class or function that makes one, a function of tensors, or a graph",
@@ -141,7 +141,7 @@ def _raised_at(error: BaseException) -> Location | None:
 
 # --- inputs ----------------------------------------------------------------------------------------------------------------
 
-_SPEC = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>scalar|\d+(?:[x,]\d+)*)(?::(?P<dtype>\w+))?")
+_SPEC = re.compile(r"(?:(?P<name>[^=]+)=)?(?P<shape>scalar|\d+(?:[x,]\d+)*)(?::(?P<dtype>\w+))?")
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,11 @@ def parse_spec(given: str) -> tuple[str | None, TensorSpec]:
 
 
 def parse_specs(given: tuple[str, ...]) -> InputSpecs:
-    """All ``--input`` options."""
-    pairs = [parse_spec(each) for each in given]
-    return InputSpecs(tuple(s for name, s in pairs if name is None), {name: s for name, s in pairs if name is not None})
+    """All ``--input`` options: shapes, or ``.npy`` files for inputs whose values shapes depend on."""
+    files = read_arrays(tuple(each for each in given if each.endswith((".npy", ".npz"))))
+    pairs = [parse_spec(each) for each in given if not each.endswith((".npy", ".npz"))]
+    named: dict[str, Any] = {name: s for name, s in pairs if name is not None} | (files.named or {})
+    return InputSpecs((*(s for name, s in pairs if name is None), *files.positional), named)
 
 
 def trace_model(model: str, inputs: InputSpecs, training: bool = False) -> Graph:
@@ -185,7 +187,8 @@ def trace_model(model: str, inputs: InputSpecs, training: bool = False) -> Graph
         return source
     with users_code(f"{model} cannot be traced"):
         try:
-            return trace(source, *inputs.positional, training=training, **(inputs.named or {}))
+            args, kwargs = arranged(source, inputs.positional, inputs.named or {})
+            return trace(source, *args, training=training, **kwargs)
         except IrconvError as error:
             if not inputs.any:
                 error.hint = "say what the inputs look like: --input 1x3x224x224[:f32]"

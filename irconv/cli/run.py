@@ -15,6 +15,7 @@ from irconv.cli.models import load_model, read_arrays, users_code
 from irconv.cli.weights import load_weights
 from irconv.compile import compile as compile_program
 from irconv.errors import IrconvError, ModelError
+from irconv.tracing import arranged
 from irconv.types import type_of
 
 
@@ -40,7 +41,8 @@ def run(
     with users_code(f"{model} cannot be compiled"):
         compiled = compile_program(source, backend=backend)
         try:
-            compiled.specialise(*arrays.positional, **(arrays.named or {}))
+            given, named = arranged(source, arrays.positional, arrays.named or {})
+            compiled.specialise(*given, **named)
         except IrconvError as error:
             if not arrays.any:
                 error.hint = "give the inputs: --input x.npy"
@@ -49,7 +51,7 @@ def run(
     results: Any = None
     for _ in range(repeat):
         start = time.perf_counter()
-        results = compiled(*arrays.positional, **(arrays.named or {}))
+        results = compiled(*given, **named)
         seconds.append(time.perf_counter() - start)
     found = [(path or "output", np.asarray(array)) for path, array in structure.leaves(results)]
     write(found, outputs)

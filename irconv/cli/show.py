@@ -163,10 +163,18 @@ def print_all(shown: Sequence[Shown], form: str) -> None:
 def print_summary(graph: Graph) -> None:
     """The layers of the forward graph, and totals of the whole."""
     rows = [
-        (row.name, " ".join(row.kinds), str(row.output), f"{row.parameters:,}", console.count(row.macs))
+        (
+            row.name,
+            " ".join(row.kinds),
+            str(row.output),
+            f"{row.parameters:,}",
+            console.count(row.macs),
+            console.count(row.flops),
+            console.size(row.bytes),
+        )
         for row in dump.layer_table(graph)
     ]
-    console.table(("layer", "kind", "output", "parameters", "MACs"), rows, right=(3, 4))
+    console.table(("layer", "kind", "output", "parameters", "MACs", "FLOPs", "memory"), rows, right=(3, 4, 5, 6))
     total = graph_cost(graph)
     console.say()
     console.table(

@@ -81,6 +81,8 @@ class LayerRow:
     output:     type of its last value.
     parameters: elements of the parameters that it is the first to read.
     macs:       its multiply-adds.
+    flops:      all its arithmetic; two per multiply-add.
+    bytes:      size of the values it computes; views take none.
     """
 
     name: str
@@ -88,6 +90,8 @@ class LayerRow:
     output: TensorType
     parameters: int
     macs: int
+    flops: int
+    bytes: int
 
 
 def layer_table(graph: Graph) -> list[LayerRow]:
@@ -111,13 +115,16 @@ def _layer_row(graph: Graph, key: tuple[str, ...], nodes: list[Node], counted: s
     read = [i for node in nodes for i in node.operands if is_parameter(graph[i])]
     parameters = [i for i in dict.fromkeys(read) if i not in counted]
     counted.update(parameters)
+    costs = [cost(node, graph) for node in nodes]
     kinds = (node.provenance.composite.kind if node.provenance.composite else node.op.name for node in nodes)
     return LayerRow(
         name=key[-1],
         kinds=tuple(dict.fromkeys(kinds)),
         output=nodes[-1].type,
         parameters=sum(graph[i].type.size for i in parameters),
-        macs=sum(cost(node, graph).macs for node in nodes),
+        macs=sum(c.macs for c in costs),
+        flops=sum(c.flops for c in costs),
+        bytes=sum(c.bytes_written for c in costs),
     )
 
 

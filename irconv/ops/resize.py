@@ -109,7 +109,7 @@ RESIZE = register(
         ("x",),
         infer=lambda attributes, x: tensor_type(x.dtype, _check(attributes, x)),
         reference=_resize_reference,
-        gradient=lambda site, d: (emit(RESIZE_ADJOINT, _resized_back(site.attributes, site.operands[0]), d),),
+        gradient=lambda site, d: (resize_adjoint(d, _resized_back(site.attributes, site.operands[0])),),
         fusion=Fusion.WINDOW,
         attributes=ResizeAttributes,
         cost=_cost,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import tracemalloc
 
 import numpy as np
 import pytest
 
 import irconv.ops  # noqa: F401  registers the ops
-from irconv.backends.arrays import KERNELS, ArrayKernel, Request, ViewKernel
+from irconv.backends.arrays import KERNELS, Request, ViewKernel
 from irconv.backends.arrays.base import Serial
 from irconv.backends.numpy.parallel import Pool
 from irconv.errors import IrconvError
@@ -72,7 +71,9 @@ def check(actual: np.ndarray, wanted: np.ndarray, scale: float = 1.0) -> None:
     bound = TOLERANCE[t.dtype.name] * scale
     finite = wanted[np.isfinite(wanted)].astype(np.float64)
     largest = float(np.max(np.abs(finite), initial=0.0))
-    np.testing.assert_allclose(actual.astype(np.float64), wanted.astype(np.float64), rtol=bound, atol=bound * max(largest, 1e-3))
+    np.testing.assert_allclose(
+        actual.astype(np.float64), wanted.astype(np.float64), rtol=bound, atol=bound * max(largest, 1e-3)
+    )
 
 
 def converted(sample: Sample, dtype: str) -> tuple[np.ndarray, ...] | None:

@@ -18,8 +18,8 @@ from irconv.kernel import Kernel
 from irconv.ops.contract import im2col, matmul
 from irconv.ops.conv import conv, conv_transpose
 from irconv.ops.elementwise import add, cast, equal, exp, greater, multiply, relu, sigmoid, square, subtract, where
-from irconv.ops.pool_taps import argmax_pool, argmin_pool
 from irconv.ops.pool import max_pool, min_pool
+from irconv.ops.pool_taps import argmax_pool, argmin_pool
 from irconv.ops.reduce import reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_sum
 from irconv.ops.shape import reshape, transpose
 from irconv.passes.fuse import fuse
@@ -31,7 +31,9 @@ PARALLEL = (None, Serial(256), Serial(4096), Pool(2))
 Build = Callable[..., list[GraphValue]]
 
 
-def run_kind(kind: str, build: Build, *specs: tuple, dtype: str = "f32", count: int = 1, low: float = -2.0) -> list[Kernel]:
+def run_kind(
+    kind: str, build: Build, *specs: tuple, dtype: str = "f32", count: int = 1, low: float = -2.0
+) -> list[Kernel]:
     """Build a graph, fuse it for ``kind`` alone, run every kernel of that kind and compare its outputs with the reference."""
     graph = Graph()
     builder = Builder(graph)
@@ -116,7 +118,10 @@ def test_elementwise_reduce(fold, axes, dtype: str) -> None:
         run_kind(
             "elementwise_reduce",
             lambda x, y, keep=keepdims: [fold(multiply(add(x, y), 0.5), axes, keep)],
-            (4, 3, 6, 7), (3, 1, 1), dtype=dtype, low=low,
+            (4, 3, 6, 7),
+            (3, 1, 1),
+            dtype=dtype,
+            low=low,
         )
 
 
@@ -181,12 +186,20 @@ def test_conv_epilogue(case: dict, dtype: str) -> None:
 
     run_kind("conv_epilogue", build, case["x"], case["w"], (case["w"][0],), dtype=dtype)
     # the product is read twice, and the result has another type
-    run_kind("conv_epilogue", lambda x, w: [multiply(square(y := conv(x, w, **keywords)), y)], case["x"], case["w"], dtype=dtype)
+    run_kind(
+        "conv_epilogue",
+        lambda x, w: [multiply(square(y := conv(x, w, **keywords)), y)],
+        case["x"],
+        case["w"],
+        dtype=dtype,
+    )
     run_kind("conv_epilogue", lambda x, w: [greater(conv(x, w, **keywords), 0)], case["x"], case["w"], dtype="f64")
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f32", "f16"])
-@pytest.mark.parametrize("keywords", [dict(stride=2), dict(stride=1, padding=1), dict(stride=(2, 1), padding=1, dilation=2)])
+@pytest.mark.parametrize(
+    "keywords", [dict(stride=2), dict(stride=1, padding=1), dict(stride=(2, 1), padding=1, dilation=2)]
+)
 def test_conv_transpose_epilogue(keywords: dict, dtype: str) -> None:
     def build(x, w, r):
         return [relu(add(conv_transpose(x, w, **keywords), r))]
@@ -200,30 +213,35 @@ def evaluate_shape(build: Callable[..., GraphValue], *shapes: tuple[int, ...]) -
     return build(*(builder.input(f"x{i}", TensorSpec(s).type) for i, s in enumerate(shapes))).shape
 
 
-@pytest.mark.parametrize("shapes", [((9, 20), (20, 7), (7,)), ((1, 300), (300, 900), (900,)), ((700, 30), (30, 50), (50,)), ((3, 5, 6), (6, 4), (4,))])
+@pytest.mark.parametrize(
+    "shapes",
+    [((9, 20), (20, 7), (7,)), ((1, 300), (300, 900), (900,)), ((700, 30), (30, 50), (50,)), ((3, 5, 6), (6, 4), (4,))],
+)
 @pytest.mark.parametrize("dtype", ["f64", "f32", "f16"])
 def test_matmul_epilogue(shapes, dtype: str) -> None:
     run_kind("matmul_epilogue", lambda x, w, b: [relu(add(matmul(x, w), b))], *shapes, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["f64", "f32", "f16"])
-@pytest.mark.parametrize("case", [*CONVS, dict(x=(5, 20, 14, 14), w=(8, 20, 3, 3), padding=1), dict(x=(3, 1, 40, 60), w=(2, 1, 5, 5))],
-                         ids=lambda c: f"{c['x']}-{c['w']}")
+@pytest.mark.parametrize(
+    "case",
+    [*CONVS, dict(x=(5, 20, 14, 14), w=(8, 20, 3, 3), padding=1), dict(x=(3, 1, 40, 60), w=(2, 1, 5, 5))],
+    ids=lambda c: f"{c['x']}-{c['w']}",
+)
 def test_conv_weight_gradient(case: dict, dtype: str) -> None:
     keywords = {k: v for k, v in case.items() if k not in "xw"}
     groups, w = keywords.get("groups", 1), case["w"]
     shape = evaluate_shape(lambda x, w: conv(x, w, **keywords), case["x"], w)
-    window = {k: v for k, v in keywords.items()}
 
     def build(x, d):
         rows = transpose(d, (1, 0, *range(2, d.rank)))
         left = reshape(rows, (groups, w[0] // groups, d.type.size // w[0]))
-        return [reshape(matmul(left, im2col(x, w[2:], **window)), w)]
+        return [reshape(matmul(left, im2col(x, w[2:], **keywords)), w)]
 
     run_kind("conv_weight_gradient", build, case["x"], shape, dtype=dtype)
 
     def arranged(x, left):
-        return [matmul(left, im2col(x, w[2:], **window))]
+        return [matmul(left, im2col(x, w[2:], **keywords))]
 
     positions = int(np.prod(shape)) // w[0]
     run_kind("conv_weight_gradient", arranged, case["x"], (groups, w[0] // groups, positions), dtype=dtype)
@@ -233,7 +251,8 @@ def test_weight_gradient_of_an_empty_batch_is_zero() -> None:
     run_kind(
         "conv_weight_gradient",
         lambda x, d: [matmul(reshape(transpose(d, (1, 0, 2, 3)), (1, 4, 0)), im2col(x, (3, 3)))],
-        (0, 2, 6, 6), (0, 4, 4, 4),
+        (0, 2, 6, 6),
+        (0, 4, 4, 4),
     )
 
 
@@ -241,7 +260,10 @@ def test_weight_gradient_of_an_empty_batch_is_zero() -> None:
 
 
 @pytest.mark.parametrize("pool, arg", [(max_pool, argmax_pool), (min_pool, argmin_pool)])
-@pytest.mark.parametrize("window", [dict(kernel=2), dict(kernel=3, stride=2, padding=1), dict(kernel=(2, 3), stride=1, dilation=2, ceil_mode=True)])
+@pytest.mark.parametrize(
+    "window",
+    [dict(kernel=2), dict(kernel=3, stride=2, padding=1), dict(kernel=(2, 3), stride=1, dilation=2, ceil_mode=True)],
+)
 @pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "i32"])
 def test_pool_indices(pool, arg, window: dict, dtype: str) -> None:
     run_kind("pool_indices", lambda x: [pool(x, **window), arg(x, **window)], (3, 2, 9, 8), dtype=dtype)
@@ -267,9 +289,13 @@ def test_pool_indices_with_ties_infinities_and_nan() -> None:
 
 def test_every_fused_kind_is_tested() -> None:
     tested = {
-        "elementwise", "elementwise_reduce", "mean_variance", "conv_epilogue", "conv_transpose_epilogue", "matmul_epilogue",
-        "conv_weight_gradient", "pool_indices",
+        "elementwise",
+        "elementwise_reduce",
+        "mean_variance",
+        "conv_epilogue",
+        "conv_transpose_epilogue",
+        "matmul_epilogue",
+        "conv_weight_gradient",
+        "pool_indices",
     }
     assert set(FUSED) == tested
-
-

@@ -75,7 +75,9 @@ def test_where_takes_whole_numbers_and_keeps_nan_out() -> None:
     condition = np.array([True, False, True, False])
     x = np.array([1.0, np.nan, -0.0, np.inf], np.float32)
     y = np.array([np.nan, 2.0, np.inf, -3.0], np.float32)
-    np.testing.assert_array_equal(execute("where", NO_ATTRIBUTES, [condition, x, y]), np.array([1, 2, -0.0, -3], np.float32))
+    np.testing.assert_array_equal(
+        execute("where", NO_ATTRIBUTES, [condition, x, y]), np.array([1, 2, -0.0, -3], np.float32)
+    )
 
 
 # --- windows -----------------------------------------------------------------------------------------------------------------
@@ -84,7 +86,14 @@ def test_where_takes_whole_numbers_and_keeps_nan_out() -> None:
 @st.composite
 def windows(draw, groups: bool = False):
     rank = draw(st.integers(1, 3))
-    axis = st.tuples(st.integers(1, 7), st.integers(1, 3), st.integers(1, 4), st.integers(-1, 3), st.integers(-1, 3), st.integers(1, 2))
+    axis = st.tuples(
+        st.integers(1, 7),
+        st.integers(1, 3),
+        st.integers(1, 4),
+        st.integers(-1, 3),
+        st.integers(-1, 3),
+        st.integers(1, 2),
+    )
     axes = draw(st.lists(axis, min_size=rank, max_size=rank))
     size, kernel, stride, before, after, dilation = (tuple(a[i] for a in axes) for i in range(6))
     if any(n + b + a < d * (k - 1) + 1 for n, k, _, b, a, d in axes):
@@ -129,7 +138,7 @@ def test_pools_against_the_reference(window, ceil: bool, include: bool, divisor,
     size, kernel, stride, padding, dilation, _ = window
     x = np.random.default_rng(len(size)).integers(-3, 3, (2, 3, *size)).astype(dtype)
     if dtype == "float32":
-        x[0, 0].flat[:: 3] = np.nan
+        x[0, 0].flat[::3] = np.nan
         x[1] = np.where(x[1] < 0, -np.inf, x[1])
     a = PoolAttributes(kernel, stride, padding, dilation, ceil)
     try:
@@ -142,17 +151,22 @@ def test_pools_against_the_reference(window, ceil: bool, include: bool, divisor,
     compare("window_gather", a, [x, taps])
     scatter = WindowScatterAttributes(kernel, stride, padding, dilation, ceil, size)
     compare("window_scatter", scatter, [numbers(2, 3, *counts), taps])
-    compare("avg_pool", AvgPoolAttributes(kernel, stride, padding, dilation, ceil, include, divisor), [numbers(2, 3, *size)])
+    compare(
+        "avg_pool", AvgPoolAttributes(kernel, stride, padding, dilation, ceil, include, divisor), [numbers(2, 3, *size)]
+    )
 
 
 # --- threads -----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("op, attributes, shapes", [
-    ("sum", ReduceAttributes((0, 2, 3), False), [(9, 16, 40, 40)]),
-    ("mean", ReduceAttributes((0,), False), [(3000, 100)]),
-    ("sum", ReduceAttributes((0, 1), True), [(300, 1000)]),
-])
+@pytest.mark.parametrize(
+    "op, attributes, shapes",
+    [
+        ("sum", ReduceAttributes((0, 2, 3), False), [(9, 16, 40, 40)]),
+        ("mean", ReduceAttributes((0,), False), [(3000, 100)]),
+        ("sum", ReduceAttributes((0, 1), True), [(300, 1000)]),
+    ],
+)
 def test_sums_do_not_depend_on_the_number_of_threads(op: str, attributes, shapes) -> None:
     operands = [numbers(*shape) for shape in shapes]
     results = []
@@ -175,12 +189,32 @@ MEMORY = [
     ("where", NO_ATTRIBUTES, lambda n: [ones("?", n, 64), ones("f4", n, 64), ones("f4")]),
     ("sum", ReduceAttributes((0,), False), lambda n: [ones("f4", n, 64)]),
     ("matmul", NO_ATTRIBUTES, lambda n: [ones("f4", n, 64), ones("f4", 64, 32)]),
-    ("conv", ConvAttributes((1, 1), ((1, 1), (1, 1)), (1, 1), 1), lambda n: [ones("f4", 1, 8, n, 32), ones("f4", 8, 8, 3, 3)]),
-    ("conv", ConvAttributes((1, 1), ((1, 1), (1, 1)), (1, 1), 8), lambda n: [ones("f4", 1, 8, n, 32), ones("f4", 8, 1, 3, 3)]),
-    ("conv", ConvAttributes((1, 1), ((0, 0), (0, 0)), (1, 1), 1), lambda n: [ones("f4", 1, 8, n, 32), ones("f4", 8, 8, 1, 1)]),
-    ("conv_transpose", ConvTransposeAttributes((1, 1), (1, 1), (1, 1), 1, (512, 32)), lambda n: [ones("f4", n // 512, 8, 512, 32), ones("f4", 8, 8, 3, 3)]),
+    (
+        "conv",
+        ConvAttributes((1, 1), ((1, 1), (1, 1)), (1, 1), 1),
+        lambda n: [ones("f4", 1, 8, n, 32), ones("f4", 8, 8, 3, 3)],
+    ),
+    (
+        "conv",
+        ConvAttributes((1, 1), ((1, 1), (1, 1)), (1, 1), 8),
+        lambda n: [ones("f4", 1, 8, n, 32), ones("f4", 8, 1, 3, 3)],
+    ),
+    (
+        "conv",
+        ConvAttributes((1, 1), ((0, 0), (0, 0)), (1, 1), 1),
+        lambda n: [ones("f4", 1, 8, n, 32), ones("f4", 8, 8, 1, 1)],
+    ),
+    (
+        "conv_transpose",
+        ConvTransposeAttributes((1, 1), (1, 1), (1, 1), 1, (512, 32)),
+        lambda n: [ones("f4", n // 512, 8, 512, 32), ones("f4", 8, 8, 3, 3)],
+    ),
     ("max_pool", PoolAttributes((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False), lambda n: [ones("f4", 1, 8, n, 32)]),
-    ("argmax_pool", PoolAttributes((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False), lambda n: [ones("f4", 1, 8, n, 32)]),
+    (
+        "argmax_pool",
+        PoolAttributes((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), False),
+        lambda n: [ones("f4", 1, 8, n, 32)],
+    ),
 ]
 
 

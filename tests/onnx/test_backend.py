@@ -14,9 +14,9 @@ pytest.importorskip("onnx", reason="needs the onnx package: pip install 'irconv[
 # the runner keeps copies of its models here
 os.environ.setdefault("ONNX_HOME", os.path.join(tempfile.gettempdir(), f"irconv-onnx-{os.getuid()}"))
 
-from onnx.backend.test import BackendTest  # noqa: E402
+from onnx.backend.test import BackendTest
 
-from tests.onnx.suite import IrconvBackend, left_out  # noqa: E402
+from tests.onnx.suite import IrconvBackend, left_out
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # the suite's data overflow and divide by zero on purpose

@@ -140,15 +140,20 @@ class GraphReader:
     def _nodes(
         self, protos: Iterable[NodeProto], versions: Mapping[str, int], tensors: dict[str, np.ndarray]
     ) -> list[Node]:
-        """The nodes, with constants among the stored tensors instead."""
+        """The nodes; constants and copies of stored tensors become stored tensors instead."""
         nodes = []
         for proto in protos:
             self.count += 1
             if self.count > MAX_NODES:
                 raise ModelError(f"{self.label}: more than {MAX_NODES} nodes")
             node = self._node(proto, versions)
-            if node.operator == "Constant" and node.domain == "" and len(node.outputs) == 1:
+            if node.domain or len(node.outputs) != 1:
+                nodes.append(node)
+            elif node.operator == "Constant":
                 self._enter(tensors, node.outputs[0], constant(node))
+            elif node.operator == "Identity" and len(node.inputs) == 1 and node.inputs[0] in tensors:
+                # exporters store equal tensors once: these are tensors of their own that happen to start equal
+                self._enter(tensors, node.outputs[0], tensors[node.inputs[0]])
             else:
                 nodes.append(node)
         return nodes
@@ -205,8 +210,8 @@ class GraphReader:
         """
         if len(proto.input) > len(function.input) or len(proto.output) > len(function.output):
             raise ModelError(
-                f"{self.label}: node {proto.name!r} calls function {function.name!r}, which takes {len(function.input)} inputs and "
-                f"gives {len(function.output)} outputs, with {len(proto.input)} and {len(proto.output)}"
+                f"{self.label}: node {proto.name!r} calls function {function.name!r} of {len(function.input)} inputs and "
+                f"{len(function.output)} outputs with {len(proto.input)} and {len(proto.output)}"
             )
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in proto.attribute}
         absent = {name for i, name in enumerate(function.input) if i >= len(proto.input) or not proto.input[i]}
@@ -323,7 +328,7 @@ def port(info: ValueInfoProto) -> Port:
 
 
 def called(node: NodeProto, given: Mapping[str, AttributeProto], absent: set[str]) -> NodeProto:
-    """A node of a function's body with the caller's attributes where it refers to them, and without inputs the caller leaves out."""
+    """A node of a function's body with the caller's attributes in place, and without inputs that the caller leaves out."""
     result = NodeProto()
     result.CopyFrom(node)
     for i, name in enumerate(result.input):

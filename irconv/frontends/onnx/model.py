@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
-
-import numpy as np
 
 from irconv.concrete import ConcreteValue, as_array
 from irconv.errors import ModelError, ShapeError
@@ -19,13 +16,13 @@ from irconv.frontends.onnx.importer import Run, buffer_names, factor_names, stat
 from irconv.frontends.onnx.reader import OnnxFile, read_model
 from irconv.nn.module import Buffer, Module, Parameter
 from irconv.tensor import Tensor, as_tensor
-from irconv.tracing import Fixed, leaf_type
+from irconv.tracing import DeclaresInputs, Fixed, leaf_type
 from irconv.types import TensorSpec, TensorType
 
 __all__ = ["OnnxModel", "operators"]
 
 
-class OnnxModel(Module):
+class OnnxModel(Module, DeclaresInputs):
     """The network of an ONNX file.
 
     Stored weights are parameters, running statistics buffers, under the names that they have in the file; what else is stored is
@@ -58,7 +55,8 @@ class OnnxModel(Module):
         self.fixed_inputs: tuple[str, ...] = tuple(p.name for p in self._graph.inputs if p.name in static)
 
     @property
-    def __name__(self) -> str:  # noqa: PLW3201  # what graphs are called after
+    def __name__(self) -> str:
+        """What graphs are called after."""
         return Path(self._file.label).stem or "model"
 
     def own_parts(self) -> list[tuple[str, Any]]:
@@ -92,7 +90,7 @@ class OnnxModel(Module):
             found.append(TensorSpec(tuple(n for n in dims if isinstance(n, int)), port.dtype, port.name))
         return tuple(found)
 
-    def arrange(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """The inputs in order, those that shapes depend on as static values; the specs of the file if there are none.
 
         Raises ModelError for inputs that are missing or unknown, ShapeError for types that the file does not allow.

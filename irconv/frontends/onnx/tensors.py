@@ -151,7 +151,7 @@ def _inside(folder: Path, location: str, what: str) -> Path:
     for part in parts:
         path = path / part
         if path.is_symlink():
-            raise ModelError(f"{what} has its data in {location!r}, which is a link", hint="put the file itself in the model's folder")
+            raise ModelError(f"{what} has its data in {location!r}, a link", hint="put the file itself in the model's folder")
     return path
 
 

@@ -261,7 +261,11 @@ def _equal(w: Writer, node: Node, x: str, y: str) -> str:
 
 @lowering("where")
 def _where(w: Writer, node: Node, condition: str, x: str, y: str) -> str:
-    dtype = node.type.dtype
+    return choose(w, node.type.dtype, condition, x, y)
+
+
+def choose(w: Writer, dtype: DType, condition: str, x: str, y: str) -> str:
+    """x where the condition holds, y elsewhere."""
     wide = U8 if dtype in (BOOL, U8) else carrier(dtype)
     return w.back(w.op("Where", condition, *w.carried(dtype, wide, x, y)), dtype, wide)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from irconv.frontends.onnx.export_ops.elementwise import choose
 from irconv.frontends.onnx.export_ops.writer import Writer, lowering
 from irconv.graph import Node
 from irconv.ops.pad import source_indices
@@ -72,20 +72,19 @@ def embedded(
 def placed(
     w: Writer, x: str, dtype: DType, size: Sequence[int], start: Sequence[int], shape: Sequence[int], value: float = 0
 ) -> str:
-    """A tensor of ``shape`` with x's element 0 of every axis at ``start``, what does not fit cut off, ``value`` elsewhere.
+    """A tensor of ``shape`` holding x, of shape ``size``, from ``start`` on; ``value`` elsewhere.
 
-    The last axes of x have ``size``; those before stay as they are.
+    Starts may be negative, and what lies outside of the result is cut off.
     """
-    lead = len(w_shape) - len(shape) if (w_shape := size) and len(size) > len(shape) else 0
-    axes = range(lead, lead + len(shape))
     first = [max(0, -s) for s in start]
-    last = [max(f, min(n, m - s)) for f, n, m, s in zip(first, size[lead:], shape, start, strict=True)]
-    cut = [k for k in range(len(shape)) if (first[k], last[k]) != (0, size[lead + k])]
+    last = [max(f, min(n, m - s)) for f, n, m, s in zip(first, size, shape, start, strict=True)]
+    cut = [axis for axis, n in enumerate(size) if (first[axis], last[axis]) != (0, n)]
     if cut:
-        x = w.slice(x, [first[k] for k in cut], [last[k] for k in cut], [1] * len(cut), [axes[k] for k in cut])
-    before = [0] * lead + [max(0, s + f) for s, f in zip(start, first, strict=True)]
-    kept = [b - a for a, b in zip(first, last, strict=True)]
-    behind = [0] * lead + [m - b - n for m, b, n in zip(shape, before[lead:], kept, strict=True)]
+        x = w.slice(x, [first[axis] for axis in cut], [last[axis] for axis in cut], [1] * len(cut), cut)
+    if any(a == b for a, b in zip(first, last, strict=True)):
+        return w.filled(TensorType(dtype, tuple(shape)), value)
+    before = [max(0, s) for s in start]
+    behind = [m - b - (stop - f) for m, b, f, stop in zip(shape, before, first, last, strict=True)]
     return padded(w, x, dtype, before, behind, value) if any(before) or any(behind) else x
 
 
@@ -124,9 +123,7 @@ def _slice_update(w: Writer, node: Node, x: str, v: str) -> str:
     if not written:
         return v
     spread = embedded(w, v, part, a.start, a.step, shape)
-    if node.type.dtype.kind == "bool":  # (x and not written) or spread, which is False elsewhere
-        return w.op("Or", w.op("And", x, w.op("Not", written)), spread)
-    return w.op("Where", written, spread, x)
+    return choose(w, node.type.dtype, written, spread, x)
 
 
 # --- padding -------------------------------------------------------------------------------------------------------------
@@ -201,7 +198,3 @@ def _fold_mean(w: Writer, d: str, dtype: DType, axis: int, before: int, n: int, 
             inside = w.op("Add", inside, share)
     return inside
 
-
-def scalar_count(shape: Sequence[int]) -> int:
-    """How many elements a shape holds."""
-    return math.prod(shape)

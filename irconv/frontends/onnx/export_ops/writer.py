@@ -96,6 +96,12 @@ class Writer:
             describe(proto, node)
         written[-1].name = node.name
 
+    def copy(self, node: Node, name: str) -> None:
+        """Write a copy of a value under another name (an output that is also something else)."""
+        proto = helper.make_node("Identity", [node.name], [name], name=name)
+        describe(proto, node)
+        self.nodes.append(proto)
+
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Write one ONNX node and return the name of its first output.  "" leaves an optional input out."""
         return self.ops(kind, *inputs, outputs=outputs, **attributes)[0]

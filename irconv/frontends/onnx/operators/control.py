@@ -22,7 +22,9 @@ def if_(call: Call, condition: np.ndarray) -> tuple[Tensor, ...]:
 
 
 @operator("Loop", static=(0, 1))
-def loop(call: Call, trips: np.ndarray | None = None, condition: np.ndarray | None = None, *carried: Tensor) -> tuple[Tensor, ...]:
+def loop(
+    call: Call, trips: np.ndarray | None = None, condition: np.ndarray | None = None, *carried: Tensor
+) -> tuple[Tensor, ...]:
     """A subgraph run again and again, unrolled: how often must be known at import.
 
     Its results: the values carried from one run to the next, and those of each run stacked.

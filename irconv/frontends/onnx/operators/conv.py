@@ -15,9 +15,14 @@ from irconv.tensor import Tensor
 AUTO_PAD = {"NOTSET": None, "VALID": "valid", "SAME_UPPER": "same_upper", "SAME_LOWER": "same_lower"}
 
 
+def auto_padding(call: Call) -> str | None:
+    """The attribute auto_pad as constructors name it; None where pads holds the amounts."""
+    return AUTO_PAD[call.attributes.string("auto_pad", "NOTSET", choices=tuple(AUTO_PAD))]
+
+
 def padding(call: Call, rank: int) -> Padding:
     """The attributes auto_pad and pads as constructors take padding."""
-    mode = AUTO_PAD[call.attributes.string("auto_pad", "NOTSET", choices=tuple(AUTO_PAD))]
+    mode = auto_padding(call)
     return mode if mode is not None else pairs(call.attributes.ints("pads", (0,) * (2 * rank)), rank)
 
 
@@ -70,9 +75,10 @@ def conv_transpose(call: Call, x: Tensor, w: Tensor, bias: Tensor | None = None)
         size = size[-rank:]
         before = _cut_before(call, full, size, extra)
         return _with_bias(tensor_of(core.conv_transpose(x, w, padding=before, output_size=size, **settings)), bias)
-    cut = padding(call, rank)
-    if isinstance(cut, str):
-        return _with_bias(tensor_of(core.conv_transpose(x, w, padding=cut, output_padding=extra, **settings)), bias)
+    mode = auto_padding(call)
+    if mode is not None:
+        return _with_bias(tensor_of(core.conv_transpose(x, w, padding=mode, output_padding=extra, **settings)), bias)
+    cut = pairs(a.ints("pads", (0,) * (2 * rank)), rank)
     size = tuple(f + more - sum(pair) for f, more, pair in zip(full, extra, cut, strict=True))
     return _with_bias(tensor_of(core.conv_transpose(x, w, padding=cut, output_size=size, **settings)), bias)
 

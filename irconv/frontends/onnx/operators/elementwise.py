@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 from irconv.errors import ModelError
@@ -15,7 +14,7 @@ from irconv.ops import elementwise as e
 from irconv.ops.shape import reshape
 from irconv.tensor import Tensor
 
-# --- of one operand ----------------------------------------------------------------------------------------------------------
+# --- of one operand --------------------------------------------------------------------------------------------------------
 
 
 def _unary(function: Callable[[Tensor], Value]) -> Handler:
@@ -77,7 +76,7 @@ def is_inf(call: Call, x: Tensor) -> Tensor:
     return tensor_of(found)
 
 
-# --- of two operands -----------------------------------------------------------------------------------------------------------
+# --- of two operands -------------------------------------------------------------------------------------------------------
 
 
 def _aligned(call: Call, x: Tensor, y: Tensor) -> Tensor:
@@ -155,12 +154,15 @@ def bit_shift(call: Call, x: Tensor, y: Tensor) -> Tensor:
     return tensor_of(e.shift_left(x, y) if left else e.shift_right(x, y))
 
 
-# --- of any number of operands ---------------------------------------------------------------------------------------------------
+# --- of any number of operands ---------------------------------------------------------------------------------------------
 
 
 def _variadic(function: Callable[[Value, Value], Value]) -> Handler:
     def handle(call: Call, x: Tensor, *others: Tensor) -> Tensor:
-        return tensor_of(reduce(function, others, x))
+        result: Value = x
+        for other in others:
+            result = function(result, other)
+        return tensor_of(result)
 
     return handle
 
@@ -173,7 +175,9 @@ operator("Sum")(_variadic(e.add))
 @operator("Mean")
 def mean(call: Call, x: Tensor, *others: Tensor) -> Tensor:
     """The mean of the operands."""
-    total: Value = reduce(e.add, others, x)
+    total: Value = x
+    for other in others:
+        total = e.add(total, other)
     return tensor_of(e.divide(total, len(others) + 1))
 
 
@@ -183,7 +187,7 @@ def where(call: Call, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return tensor_of(e.where(condition, x, y))
 
 
-# --- conversion --------------------------------------------------------------------------------------------------------------------
+# --- conversion ------------------------------------------------------------------------------------------------------------
 
 
 @operator("Cast")

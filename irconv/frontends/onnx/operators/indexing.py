@@ -77,6 +77,19 @@ def scatter_tuples(call: Call, x: Tensor, indices: Tensor, updates: Tensor) -> T
     return tensor_of(scatter_nd(x, indices, updates, _reduction(call)))
 
 
+@operator("TensorScatter", since=24)
+def write_to_cache(call: Call, x: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
+    """x with the update written along one axis from a start that each sample has, round the end if the mode is circular."""
+    axis = normalize_axis(call.attributes.int("axis", -2), x.ndim)
+    circular = call.attributes.string("mode", "linear", choices=("linear", "circular")) == "circular"
+    places: Value = constant(np.arange(update.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1)))
+    if starts is not None:
+        places = e.add(places, reshape(e.cast(starts, I64), (-1, *(1,) * (x.ndim - 1))))
+    if circular:
+        places = e.remainder(places, x.shape[axis])
+    return tensor_of(scatter(x, broadcast(places, update.shape), update, axis))
+
+
 # --- order -----------------------------------------------------------------------------------------------------------------
 
 
@@ -166,9 +179,10 @@ def eye_like(call: Call, x: Tensor) -> Tensor:
     """Ones on the k-th diagonal, zeros elsewhere, in the shape of x."""
     if x.ndim != 2:
         raise ModelError(f"EyeLike needs a matrix, got shape {list(x.shape)}")
+    rows, columns = x.shape
     number_of_type = call.attributes.int("dtype", None)
     dtype = x.type.dtype if number_of_type is None else element_type(number_of_type, "the result")
-    return constant(np.eye(*x.shape, call.attributes.int("k", 0)), dtype)
+    return constant(np.eye(rows, columns, call.attributes.int("k", 0)), dtype)
 
 
 @operator("Trilu", since=14, static=(1,))
@@ -186,9 +200,10 @@ def trilu(call: Call, x: Tensor, k: np.ndarray | None = None) -> Tensor:
 @operator("ReverseSequence", since=10)
 def reverse_sequence(call: Call, x: Tensor, sequence_lens: Tensor) -> Tensor:
     """The first sequence_lens[b] entries of sample b in reverse order."""
-    batch, time = (normalize_axis(call.attributes.int(name, i), x.ndim) for name, i in (("batch_axis", 1), ("time_axis", 0)))
+    batch = normalize_axis(call.attributes.int("batch_axis", 1), x.ndim)
+    time = normalize_axis(call.attributes.int("time_axis", 0), x.ndim)
     if batch == time or sequence_lens.shape != (x.shape[batch],):
-        raise ModelError(f"lengths {list(sequence_lens.shape)} do not fit axis {batch} of {list(x.shape)}, with time along axis {time}")
+        raise ModelError(f"lengths {list(sequence_lens.shape)} do not fit axes {batch} (batch) and {time} (time) of {x.type}")
 
     def along(values: Value, axis: int) -> Value:
         return reshape(values, tuple(values.type.size if i == axis else 1 for i in range(x.ndim)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import constant, integers, limited, number, pairs, same_type, tensor_of
+from irconv.frontends.onnx.operators.common import constant, integers, limited, number, pairs, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.frontends.onnx.tensors import element_type
 from irconv.nn.functional.sampling import affine_grid, grid_sample
@@ -19,7 +19,7 @@ from irconv.ops.einsum import einsum
 from irconv.ops.pad import pad
 from irconv.ops.reduce import argmax
 from irconv.ops.scan import cumprod, cumsum
-from irconv.ops.shape import flatten, normalize_axes, normalize_axis, reshape, transpose
+from irconv.ops.shape import normalize_axes, normalize_axis, reshape, transpose
 from irconv.tensor import Tensor
 
 # --- sums of products, scans, remainders -----------------------------------------------------------------------------------

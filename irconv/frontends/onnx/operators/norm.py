@@ -17,7 +17,7 @@ from irconv.tensor import Tensor
 from irconv.tracing import composite
 from irconv.types import F32, as_dtype
 
-# --- batch norm --------------------------------------------------------------------------------------------------------------
+# --- batch norm ------------------------------------------------------------------------------------------------------------
 
 
 @operator("BatchNormalization", weights=(1, 2), buffers=(3, 4))
@@ -68,7 +68,7 @@ def _batch_statistics(
     return same_type(y, x), moved(mean, batch_mean), moved(var, batch_var)
 
 
-# --- of each sample ------------------------------------------------------------------------------------------------------------
+# --- of each sample --------------------------------------------------------------------------------------------------------
 
 
 def standardised(x: Value, axes: tuple[int, ...], eps: float) -> tuple[Value, Value, Value]:
@@ -150,7 +150,7 @@ def group_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -> T
         return same_type(reshape(y, x.shape), x)
 
 
-# --- by neighbours and norms ------------------------------------------------------------------------------------------------------
+# --- by neighbours and norms -----------------------------------------------------------------------------------------------
 
 
 @operator("LRN")

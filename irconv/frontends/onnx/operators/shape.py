@@ -18,7 +18,7 @@ from irconv.ops.concat import split as split_axis
 from irconv.tensor import Tensor
 from irconv.types import broadcast_shapes, tensor_type
 
-# --- shapes themselves -------------------------------------------------------------------------------------------------------
+# --- shapes themselves -----------------------------------------------------------------------------------------------------
 
 
 @operator("Shape", shape_only=True)
@@ -33,7 +33,7 @@ def size_of(call: Call, x: Tensor) -> Tensor:
     return constant(np.array(x.size, np.int64))
 
 
-# --- views -------------------------------------------------------------------------------------------------------------------
+# --- views -----------------------------------------------------------------------------------------------------------------
 
 
 def _reshaped(x: Tensor, shape: tuple[int, ...], allow_zero: bool) -> Tensor:
@@ -129,7 +129,7 @@ def _tiled(x: Tensor, repeats: tuple[int, ...]) -> Tensor:
     return tensor_of(s.reshape(result, [size * n for size, n in zip(x.shape, repeats, strict=True)]))
 
 
-# --- parts -------------------------------------------------------------------------------------------------------------------
+# --- parts -----------------------------------------------------------------------------------------------------------------
 
 
 def _sliced(
@@ -197,14 +197,14 @@ def concatenate(call: Call, x: Tensor, *others: Tensor) -> Tensor:
     return tensor_of(concat((x, *others), axis))
 
 
-# --- pixels and channels -------------------------------------------------------------------------------------------------------
+# --- pixels and channels ---------------------------------------------------------------------------------------------------
 
 
 def _image(call: Call, x: Tensor) -> tuple[int, int, int, int, int]:
     """Block size, batch, channels, height and width."""
     block = call.attributes.int("blocksize")
     if x.ndim != 4 or block < 1:
-        raise ModelError(f"[batch, channels, height, width] and a positive block size are needed, got {list(x.shape)} and {block}")
+        raise ModelError(f"needs [batch, channels, height, width] and a positive block size, got {list(x.shape)} and {block}")
     return block, x.shape[0], x.shape[1], x.shape[2], x.shape[3]
 
 
@@ -235,7 +235,7 @@ def space_to_depth(call: Call, x: Tensor) -> Tensor:
     return tensor_of(s.reshape(s.transpose(parts, order), (batch, channels * block * block, height // block, width // block)))
 
 
-# --- padding -------------------------------------------------------------------------------------------------------------------
+# --- padding ---------------------------------------------------------------------------------------------------------------
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
@@ -270,7 +270,7 @@ def pad(
     return _padded(call, x, tuple(widths), fill)
 
 
-# --- made from numbers -----------------------------------------------------------------------------------------------------------
+# --- made from numbers -----------------------------------------------------------------------------------------------------
 
 
 @operator("ConstantOfShape", static=(0,))
