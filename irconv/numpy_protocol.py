@@ -13,12 +13,16 @@ import numpy as np
 
 from irconv import tensor as t
 from irconv.errors import TraceError
+from irconv.operators import bit_and, bit_or, bit_xor, invert
 from irconv.ops import elementwise as e
 from irconv.ops import reduce, shape
 from irconv.ops.concat import split
 from irconv.ops.contract import matmul
+from irconv.ops.einsum import einsum
 from irconv.ops.index import gather
 from irconv.ops.pad import pad
+from irconv.ops.scan import cumprod, cumsum
+from irconv.ops.sort import argsort, sort
 
 
 def ufunc(function: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -74,16 +78,20 @@ _UFUNCS: dict[Any, Callable[..., Any]] = {
     np.logical_or: e.logical_or,
     np.logical_xor: e.logical_xor,
     np.logical_not: e.logical_not,
-    np.bitwise_and: e.logical_and,
-    np.bitwise_or: e.logical_or,
-    np.invert: e.logical_not,
+    np.bitwise_and: bit_and,
+    np.bitwise_or: bit_or,
+    np.bitwise_xor: bit_xor,
+    np.invert: invert,
+    np.left_shift: e.shift_left,
+    np.right_shift: e.shift_right,
     np.negative: e.negative,
     np.positive: lambda x: x,
     np.absolute: e.absolute,
     np.sign: e.sign,
     np.square: e.square,
     np.matmul: matmul,
-    np.isnan: lambda x: e.not_equal(x, x),
+    np.isnan: e.isnan,
+    np.isinf: e.isinf,
 }
 
 _FLOAT_UFUNCS: dict[Any, Callable[..., Any]] = {
@@ -96,6 +104,15 @@ _FLOAT_UFUNCS: dict[Any, Callable[..., Any]] = {
     np.tanh: e.tanh,
     np.sin: e.sin,
     np.cos: e.cos,
+    np.tan: e.tan,
+    np.arcsin: e.asin,
+    np.arccos: e.acos,
+    np.arctan: e.atan,
+    np.sinh: e.sinh,
+    np.cosh: e.cosh,
+    np.arcsinh: e.asinh,
+    np.arccosh: e.acosh,
+    np.arctanh: e.atanh,
     np.floor: e.floor,
     np.ceil: e.ceil,
     np.rint: e.round_,
@@ -172,6 +189,11 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.take_along_axis: lambda arr, indices, axis: gather(t.as_tensor(arr), t.as_tensor(indices), axis),
     np.pad: _pad,
     np.dot: lambda a, b: t.apply(matmul, a, b),
+    np.einsum: lambda subscripts, *operands: einsum(subscripts, *t.common(*operands)),
+    np.cumsum: lambda a, axis=None: _scan(cumsum, a, axis),
+    np.cumprod: lambda a, axis=None: _scan(cumprod, a, axis),
+    np.sort: lambda a, axis=-1: sort(t.as_tensor(a), axis),
+    np.argsort: lambda a, axis=-1: argsort(t.as_tensor(a), axis),
     np.zeros_like: _zeros_like(0),
     np.ones_like: _zeros_like(1),
     np.empty_like: _zeros_like(0),
@@ -184,6 +206,12 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.ndim: lambda a: a.ndim,
     np.size: lambda a: a.size,
 }
+
+
+def _scan(scan: Callable[..., Any], x: Any, axis: int | None) -> Any:
+    """NumPy's running sums and products: without an axis along all elements."""
+    x = t.as_tensor(x)
+    return scan(x.ravel(), 0) if axis is None else scan(x, axis)
 
 
 def _split(x: Any, where: Any, axis: int) -> Any:

@@ -10,6 +10,26 @@ from irconv.ops import elementwise, index, reduce, shape
 from irconv.ops.contract import matmul
 
 
+def bit_and(x: Value, y: Value) -> Value:
+    """``x & y``: of the bits of integers, or of bools."""
+    return elementwise.bitwise_and(x, y) if x.type.dtype.is_integer else elementwise.logical_and(x, y)
+
+
+def bit_or(x: Value, y: Value) -> Value:
+    """``x | y``: of the bits of integers, or of bools."""
+    return elementwise.bitwise_or(x, y) if x.type.dtype.is_integer else elementwise.logical_or(x, y)
+
+
+def bit_xor(x: Value, y: Value) -> Value:
+    """``x ^ y``: of the bits of integers, or of bools."""
+    return elementwise.bitwise_xor(x, y) if x.type.dtype.is_integer else elementwise.logical_xor(x, y)
+
+
+def invert(x: Value) -> Value:
+    """``~x``: of the bits of integers, or of bools."""
+    return elementwise.bitwise_not(x) if x.type.dtype.is_integer else elementwise.logical_not(x)
+
+
 class Operators(Value):
     """What a tensor can do, in terms of a few hooks that :class:`irconv.tensor.Tensor` fills in."""
 
@@ -106,22 +126,34 @@ class Operators(Value):
         return self._of(elementwise.absolute(self))
 
     def __invert__(self) -> Self:
-        return self._of(elementwise.logical_not(self))
+        return self._of(invert(self))
 
     def __and__(self, other: Any) -> Self:
-        return self._apply(elementwise.logical_and, self, other)
+        return self._apply(bit_and, self, other)
 
     __rand__ = __and__
 
     def __or__(self, other: Any) -> Self:
-        return self._apply(elementwise.logical_or, self, other)
+        return self._apply(bit_or, self, other)
 
     __ror__ = __or__
 
     def __xor__(self, other: Any) -> Self:
-        return self._apply(elementwise.logical_xor, self, other)
+        return self._apply(bit_xor, self, other)
 
     __rxor__ = __xor__
+
+    def __lshift__(self, other: Any) -> Self:
+        return self._apply(elementwise.shift_left, self, other)
+
+    def __rlshift__(self, other: Any) -> Self:
+        return self._apply(elementwise.shift_left, other, self)
+
+    def __rshift__(self, other: Any) -> Self:
+        return self._apply(elementwise.shift_right, self, other)
+
+    def __rrshift__(self, other: Any) -> Self:
+        return self._apply(elementwise.shift_right, other, self)
 
     def __eq__(self, other: Any) -> Self:  # type: ignore[override]  # elementwise, as NumPy
         return self._apply(elementwise.equal, self, other)

@@ -13,6 +13,7 @@ import pytest
 import irconv.ops.custom
 import irconv.ops.pad
 import irconv.ops.resize_taps
+import irconv.ops.scatter
 from irconv.op import OPS, Fusion
 from tests.samples import Sample
 from tests.samples.table import all_samples
@@ -27,6 +28,7 @@ CHOICES: dict[tuple[str, str], set[Any]] = {
     ("resize", "coordinates"): set(irconv.ops.resize_taps.COORDINATES),
     ("resize", "rounding"): {None, *irconv.ops.resize_taps.ROUNDINGS},
     ("resize_adjoint", "rounding"): {None, *irconv.ops.resize_taps.ROUNDINGS},
+    ("scatter", "reduction"): set(irconv.ops.scatter.REDUCTIONS),
     ("resize_adjoint", "mode"): set(irconv.ops.resize_taps.MODES),
     ("resize_adjoint", "coordinates"): set(irconv.ops.resize_taps.COORDINATES),
 }

@@ -8,11 +8,12 @@ multiplication and an addition per tap.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
-from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, conv_work
+from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, conv_work, flat_weight
 from irconv.backends.arrays.depthwise import is_depthwise
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.taps import overlaps, tiles, window_taps
@@ -120,6 +121,63 @@ def scatter_work(request: Request, scratch: Scratch) -> Work:
     return Work(regions, before, piece)
 
 
+def flat_work(request: Request, scratch: Scratch) -> Work:
+    """A stride-1 conv_transpose of small samples whose parts are added in long runs.
+
+    x is laid out with the pitch of the full result, zeros between its rows, so that adding the part of a tap is one shifted
+    addition over all samples of a channel: the zeros cost multiplications and save a short addition for every row.
+    """
+    xp, a, (x_type, w_type), result = request.xp, request.attributes, request.operands, request.result
+    batch, channels, counts = x_type.shape[0], x_type.shape[1], x_type.shape[2:]
+    out_channels, kernel_size, size = result.shape[1], w_type.shape[2:], result.shape[2:]
+    work = result.dtype.accumulator
+    full = tuple(n + d * (k - 1) for n, k, d in zip(counts, kernel_size, a.dilation, strict=True))
+    pitch = [math.prod(full[axis + 1 :]) for axis in range(len(full))]
+    places = itertools.product(*map(range, kernel_size))
+    offsets = [sum(t * d * p for t, d, p in zip(place, a.dilation, pitch, strict=True)) for place in places]
+    plane, tap_count = math.prod(full), len(offsets)
+    # the part of the full result that is wanted; the rest of the result is zero
+    crop = window_taps(full, size, (1,) * len(size), (1,) * len(size), tuple((-b, 0) for b in a.padding), (1,) * len(size))
+    threads = request.parallel.threads if request.parallel else 1
+    budget = (COLUMN_BYTES if request.parallel else GPU_COLUMN_BYTES) // work.bytes
+    samples = max(1, min(-(-batch // threads), budget // (plane * out_channels * tap_count)))
+    plan = spans(batch, samples)
+    spare = scratch.add(work, *w_type.shape)
+    pixels_at = scratch.add(work, threads, channels * samples * plane)
+    parts_at = scratch.add(work, threads, out_channels * tap_count * samples * plane)
+    total_at = scratch.add(work, threads, out_channels * samples * plane)
+    inside = tuple(slice(0, n) for n in counts)
+    everything = tuple(slice(None) for _ in size)
+
+    def before(x: Array, w: Array, buffers: tuple[Array, ...]) -> Array:
+        return flat_weight(xp, w, buffers[spare]).reshape(channels, out_channels * tap_count).T
+
+    def piece(i: int, worker: int, out: Array, x: Array, weight: Array, buffers: tuple[Array, ...]) -> None:
+        first, last = plan[i]
+        count = last - first
+        length = count * plane
+        pixels = buffers[pixels_at][worker, : channels * length].reshape(channels, length)
+        parts = buffers[parts_at][worker, : out_channels * tap_count * length].reshape(-1, length)
+        total = buffers[total_at][worker, : out_channels * length].reshape(out_channels, length)
+        pixels[...] = 0
+        shaped = pixels.reshape(channels, count, *full)
+        xp.copyto(shaped[(slice(None), slice(None), *inside)], x[first:last].swapaxes(0, 1))
+        xp.matmul(weight, pixels, out=parts)
+        by_tap = parts.reshape(out_channels, tap_count, length)
+        xp.copyto(total, by_tap[:, 0])
+        for tap, offset in enumerate(offsets[1:], start=1):
+            place = total[:, offset:]
+            xp.add(place, by_tap[:, tap, : length - offset], place)
+        target = out[first:last]
+        target[...] = 0
+        result_planes = total.reshape(out_channels, count, *full).swapaxes(0, 1)
+        for tap in crop:
+            source = result_planes[(slice(None), slice(None), *tap.positions)]
+            xp.copyto(target[(slice(None), slice(None), *tap.windows)], source, casting="same_kind")
+
+    return Work(tuple((slice(first, last), slice(None), *everything) for first, last in plan), before, piece)
+
+
 def _block(batch: int, area: int, channels: int, bytes_each: int, parallel: Parallel | None) -> tuple[int, int]:
     """How many samples and output channels (of a group) to work on at once, at ``bytes_each`` per position and channel."""
     budget = (COLUMN_BYTES if parallel else GPU_COLUMN_BYTES) // max(1, bytes_each)
@@ -166,7 +224,7 @@ def depthwise_work(request: Request, scratch: Scratch) -> Work:
 
 
 def _turning_pays(request: Request) -> bool:
-    """Whether copying windows of x costs less than adding the parts of the result, which takes about twice as long a row."""
+    """Whether copying windows of x costs less than adding up the parts of the result (a row at a time: twice as much)."""
     x, result = request.operands[0], request.result
     if is_depthwise(x.shape[1], result.shape[1], request.attributes.groups):
         return True
@@ -178,8 +236,9 @@ def _turning_pays(request: Request) -> bool:
 def transposed_work(request: Request, scratch: Scratch) -> Work:
     """The transposed convolution by the algorithm that suits it."""
     a, result = request.attributes, request.result
-    if set(a.stride) == {1} and _turning_pays(request):
-        return turned_work(request, scratch)
+    if set(a.stride) == {1}:
+        pays = _turning_pays(request) or a.groups > 1
+        return turned_work(request, scratch) if pays else flat_work(request, scratch)
     if is_depthwise(request.operands[0].shape[1], result.shape[1], a.groups) and result.dtype.is_float:
         return depthwise_work(request, scratch)
     return scatter_work(request, scratch)

@@ -124,10 +124,20 @@ class AxisTaps:
 def taps_by_axis(a: ResizeAttributes, small: Sequence[int], large: Sequence[int]) -> list[tuple[int, AxisTaps]]:
     """(axis counted from the back, its taps) for resizing the last axes of sizes ``small`` to ``large``."""
     count = len(a.size)
+    return [(k - count, axis_taps(a, axis)) for k, axis in enumerate(_axes(a, small, large))]
+
+
+def _axes(a: ResizeAttributes, small: Sequence[int], large: Sequence[int]) -> list[Axis]:
+    count = len(a.size)
     scales = a.scales or (None,) * count
     region = a.region or (0.0,) * count + (1.0,) * count
     rows = zip(small[-count:], large[-count:], scales, zip(region[:count], region[count:], strict=True), strict=True)
-    return [(k - count, axis_taps(a, Axis(*row))) for k, row in enumerate(rows)]
+    return [Axis(n, m, inexact(n, m, scale), span) for n, m, scale, span in rows]
+
+
+def inexact(n: int, m: int, scale: float | None) -> float | None:
+    """A scale, or None if it is the ratio of the sizes but for rounding: whole numbers then say exactly where a place reads."""
+    return None if scale is None or abs(scale * n - m) <= 1e-6 * m else scale
 
 
 def axis_taps(a: ResizeAttributes, axis: Axis) -> AxisTaps:
@@ -160,13 +170,7 @@ def reads_nothing(position: np.ndarray, n: int) -> np.ndarray:
 
 def outside_rows(a: ResizeAttributes, shape: Sequence[int]) -> list[np.ndarray]:
     """For each resized axis of a ``tf_crop_and_resize``, which places of the result read nothing."""
-    count = len(a.size)
-    found = []
-    for k, (n, m) in enumerate(zip(shape[-count:], a.size, strict=True)):
-        region = (a.region[k], a.region[count + k]) if a.region else (0.0, 1.0)
-        axis = Axis(n, m, a.scales[k] if a.scales else None, region)
-        found.append(reads_nothing(_positions(a.coordinates, axis), n))
-    return found
+    return [reads_nothing(_positions(a.coordinates, axis), axis.n) for axis in _axes(a, shape, a.size)]
 
 
 def _positions(coordinates: str, axis: Axis) -> np.ndarray:

@@ -18,7 +18,7 @@ import irconv
 from irconv.frontends.onnx import load_model
 
 QUANTISED = "integer-quantised operators are out of scope"
-NO_TENSORS = "strings, sequences, optionals and maps are out of scope: values are tensors of numbers"
+NO_TENSORS = "strings, optionals and maps are out of scope: values are tensors of numbers, or sequences of them"
 MACHINE_LEARNING = "classical machine learning operators (ai.onnx.ml) are out of scope"
 TRAINING = "gradients and optimisers as operators are out of scope: irconv differentiates and updates itself"
 NARROW = "bfloat16, float8, float4, int4 and int2 are not element types of irconv"
@@ -28,8 +28,8 @@ DATA_DEPENDENT = "the shape of the result depends on data"
 
 LEFT_OUT: tuple[tuple[str, str], ...] = (
     (r"^test_(quantizelinear|dequantizelinear|dynamicquantizelinear|qlinear|convinteger|matmulinteger)", QUANTISED),
-    (r"^test_(string|strnorm|regex|tfidf|label_encoder|sequence|optional|split_to_sequence|identity_(sequence|opt))", NO_TENSORS),
-    (r"^test_(if_seq|if_opt|loop16_seq_none|loop13_seq|equal_string|cast_\w*STRING|castlike_\w*STRING|range_\w*string)", NO_TENSORS),
+    (r"^test_(string|strnorm|regex|tfidf|label_encoder|optional|identity_opt)", NO_TENSORS),
+    (r"^test_(if_opt|loop16_seq_none|equal_string|cast_\w*STRING|castlike_\w*STRING|range_\w*string)", NO_TENSORS),
     (r"^test_ai_onnx_ml", MACHINE_LEARNING),
     (r"^test_(adagrad|adam|momentum|nesterov_momentum|gradient_of)", TRAINING),
     (r"(?i)(bfloat16|_bf16|float8|float4|(?<![a-z])u?int4|(?<![a-z])u?int2(?!\d)|uint2(?!\d))", NARROW),
@@ -48,7 +48,7 @@ class Compiled(BackendRep):
 
     def run(self, inputs: Sequence[Any], **kwargs: Any) -> tuple[Any, ...]:
         found = self.compiled(*inputs)
-        return found if isinstance(found, tuple) else (found,)
+        return (found,) if len(self.model.output_names) == 1 else found
 
 
 class IrconvBackend(Backend):

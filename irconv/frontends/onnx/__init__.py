@@ -1,6 +1,6 @@
-"""ONNX files in: :func:`load_model` makes a module of one.
+"""ONNX files in and out: :func:`load_model` makes a module of one, :func:`export` makes one of a graph.
 
-The ``onnx`` package reads the files (``pip install 'irconv[onnx]'``); it is imported when the first file is.
+The ``onnx`` package reads and writes the files (``pip install 'irconv[onnx]'``); it is imported when the first file is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from irconv.errors import ModelError
+from irconv.graph import Graph
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from irconv.frontends.onnx.model import OnnxModel
 
-__all__ = ["load_model"]
+__all__ = ["export", "load_model"]
 
 
 def load_model(source: str | os.PathLike[str] | bytes) -> OnnxModel:
@@ -24,6 +27,16 @@ def load_model(source: str | os.PathLike[str] | bytes) -> OnnxModel:
     of them are listed.
     """
     model: OnnxModel = _module("model").OnnxModel(source)
+    return model
+
+
+def export(graph: Graph, path: str | os.PathLike[str] | None = None, opset: int | None = None) -> ModelProto:
+    """The graph, forward or training step, as an ONNX model, written to ``path`` if one is given.
+
+    opset: version of ONNX's operators to use; see :func:`irconv.frontends.onnx.exporter.export` for this and the names.
+    """
+    exporter = _module("exporter")
+    model: ModelProto = exporter.export(graph, path, exporter.DEFAULT_OPSET if opset is None else opset)
     return model
 
 

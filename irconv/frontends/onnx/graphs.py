@@ -50,11 +50,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output as declared: element type and dimensions (a number, a name, or None for any), None where not said."""
+    """An input as declared: element type and dimensions (a number, a name, or None for any), None where not said.
+
+    sequence: it takes any number of such tensors.
+    """
 
     name: str
     dtype: DType | None
     dims: tuple[int | str | None, ...] | None
+    sequence: bool = False
 
     def __str__(self) -> str:
         dims = "?" if self.dims is None else ",".join("?" if n is None else str(n) for n in self.dims)
@@ -314,17 +318,18 @@ def operator_sets(imports: Iterable[Any]) -> dict[str, int]:
 def port(info: ValueInfoProto) -> Port:
     """An input as declared."""
     kind = info.type.WhichOneof("value")
-    if kind not in (None, "tensor_type"):
-        raise ModelError(f"input {info.name!r} is a {kind.removesuffix('_type')}, only tensors are supported")
-    tensor = info.type.tensor_type
+    inner = info.type.sequence_type.elem_type if kind == "sequence_type" else info.type
+    if inner.WhichOneof("value") not in (None, "tensor_type"):
+        raise ModelError(f"input {info.name!r} is a {str(kind).removesuffix('_type')}; only tensors are supported")
+    tensor = inner.tensor_type
     dtype = element_type(tensor.elem_type, f"input {info.name!r}") if tensor.elem_type else None
     if not tensor.HasField("shape"):
-        return Port(info.name, dtype, None)
+        return Port(info.name, dtype, None, kind == "sequence_type")
     dims: list[int | str | None] = []
     for dim in tensor.shape.dim:
         known = dim.HasField("dim_value") and dim.dim_value >= 0
         dims.append(int(dim.dim_value) if known else dim.dim_param or None)
-    return Port(info.name, dtype, tuple(dims))
+    return Port(info.name, dtype, tuple(dims), kind == "sequence_type")
 
 
 def called(node: NodeProto, given: Mapping[str, AttributeProto], absent: set[str]) -> NodeProto:

@@ -19,7 +19,7 @@ from irconv.concrete import ConcreteValue, computing_at_most, current_tracer
 from irconv.errors import IrconvError, ModelError
 from irconv.frontends.onnx.functions import expanded, has_body
 from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted
-from irconv.frontends.onnx.registry import Call, Operator, find_operator
+from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList, find_operator
 from irconv.tensor import Tensor
 
 MAX_KNOWN_BYTES = 2**30
@@ -104,29 +104,30 @@ class Run:
     named: set[int] = field(default_factory=set)
     opened: dict[tuple[int, Any], OnnxGraph] = field(default_factory=dict)
 
-    def main(self, graph: OnnxGraph, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def main(self, graph: OnnxGraph, values: Mapping[str, OnnxValue]) -> tuple[Any, ...]:
         """The outputs of the model's graph, given its inputs and stored tensors."""
         for value in values.values():
-            if isinstance(value.value, GraphValue):
-                self.named.add(value.value.id)
+            for each in value.items if isinstance(value, TensorList) else (value,):
+                if isinstance(each.value, GraphValue):
+                    self.named.add(each.value.id)
         with computing_at_most(MAX_KNOWN_BYTES), np.errstate(all="ignore"):
             return self.graph(graph, dict(values))
 
-    def graph(self, graph: OnnxGraph, values: MutableMapping[str, Tensor]) -> tuple[Any, ...]:
+    def graph(self, graph: OnnxGraph, values: MutableMapping[str, OnnxValue]) -> tuple[Any, ...]:
         """The outputs of a graph; ``values`` holds its inputs and what is around it, and takes what is computed."""
         for node in graph.nodes:
             results = self.node(node, values)
             values.update((name, value) for name, value in zip(node.outputs, results, strict=False) if name and value is not None)
         return tuple(values[name] if name else None for name in graph.outputs)
 
-    def inner(self, node: Node, values: MutableMapping[str, Tensor], attribute: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def inner(self, node: Node, values: MutableMapping[str, OnnxValue], attribute: str, *inputs: OnnxValue) -> tuple[Any, ...]:
         """The outputs of a subgraph, which sees the values around it."""
         graph = node.subgraphs.get(attribute)
         if graph is None:
             raise ModelError(f"attribute {attribute!r} is missing or not a graph")
         return self.graph(graph, ChainMap(bound(graph, inputs), values))
 
-    def node(self, node: Node, values: MutableMapping[str, Tensor]) -> Sequence[Tensor | None]:
+    def node(self, node: Node, values: MutableMapping[str, OnnxValue]) -> Sequence[OnnxValue | None]:
         """The results of one node.  Errors say which node it is."""
         inputs = [values[name] if name else None for name in node.inputs]
         tracer = current_tracer()
@@ -153,13 +154,13 @@ class Run:
             ) from error
 
     def _results(
-        self, node: Node, inputs: list[Tensor | None], values: MutableMapping[str, Tensor]
-    ) -> Sequence[Tensor | None]:
+        self, node: Node, inputs: list[OnnxValue | None], values: MutableMapping[str, OnnxValue]
+    ) -> Sequence[OnnxValue | None]:
         if node.body is not None:
             return self._function(node.body, inputs)
         found = find_operator(node)
         if found is None:
-            types = tuple(None if x is None else x.type for x in inputs)
+            types = tuple(x.type if isinstance(x, Tensor) else None for x in inputs)
             return self._function(self._open(node, types), inputs)
         call = Call(node, self.training, partial(self.inner, node, values))
         results = found.handler(call, *arguments(node, found, inputs))
@@ -179,29 +180,29 @@ class Run:
             self.opened[key] = body
         return self.opened[key]
 
-    def _function(self, body: OnnxGraph, inputs: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    def _function(self, body: OnnxGraph, inputs: list[OnnxValue | None]) -> tuple[OnnxValue | None, ...]:
         return self.graph(body, bound(body, inputs))
 
-    def _name(self, tracer: Any, node: Node, results: Sequence[Tensor | None]) -> None:
+    def _name(self, tracer: Any, node: Node, results: Sequence[OnnxValue | None]) -> None:
         """Call each new value what the file calls it."""
         for name, result in zip(node.outputs, results, strict=False):
-            inner = None if result is None else result.value
+            inner = result.value if isinstance(result, Tensor) else None
             if isinstance(inner, GraphValue) and name and inner.id not in self.named:
                 self.named.add(inner.id)
                 if inner.node.name != name and not inner.node.is_leaf:
                     tracer.graph.rename(inner.id, name)
 
 
-def bound(graph: OnnxGraph, inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
+def bound(graph: OnnxGraph, inputs: Sequence[OnnxValue | None]) -> dict[str, OnnxValue]:
     """The inputs and stored tensors of a subgraph or function by name."""
     if len(inputs) > len(graph.inputs):
         raise ModelError(f"graph {graph.name!r} takes {len(graph.inputs)} inputs, got {len(inputs)}")
-    values = {name: Tensor(ConcreteValue(array)) for name, array in graph.tensors.items()}
+    values: dict[str, OnnxValue] = {name: Tensor(ConcreteValue(array)) for name, array in graph.tensors.items()}
     given = zip(graph.inputs, inputs, strict=False)
     return values | {port.name: value for port, value in given if value is not None}
 
 
-def arguments(node: Node, found: Operator, inputs: list[Tensor | None]) -> list[Any]:
+def arguments(node: Node, found: Operator, inputs: list[OnnxValue | None]) -> list[Any]:
     """What the handler is called with.  Raises ModelError for a wrong number of inputs, or one that had to be known."""
     if len(inputs) < found.least or any(x is None for x in inputs[: found.least]):
         raise ModelError(f"node {node} needs at least {found.least} inputs, has {len([x for x in inputs if x is not None])}")
@@ -210,10 +211,12 @@ def arguments(node: Node, found: Operator, inputs: list[Tensor | None]) -> list[
     return [known(node, i, x) if i in found.static else x for i, x in enumerate(inputs)]
 
 
-def known(node: Node, place: int, value: Tensor | None) -> np.ndarray | None:
+def known(node: Node, place: int, value: OnnxValue | None) -> np.ndarray | None:
     """The data of an input that shapes depend on."""
     if value is None:
         return None
+    if isinstance(value, TensorList):
+        raise ModelError(f"node {node} needs numbers as its input {node.inputs[place]!r}, which is a sequence")
     if value.is_traced:
         raise ModelError(
             f"node {node} needs the value of its input {node.inputs[place]!r}, which is known only when the model runs",
@@ -222,7 +225,13 @@ def known(node: Node, place: int, value: Tensor | None) -> np.ndarray | None:
     return np.asarray(value.value.array)
 
 
-def described(node: Node, inputs: Sequence[Tensor | None]) -> str:
+def described(node: Node, inputs: Sequence[OnnxValue | None]) -> str:
     """A node with the types of its inputs, for messages."""
-    types = ", ".join(f"{name}: {x.type}" if x is not None else "-" for name, x in zip(node.inputs, inputs, strict=True))
+    types = ", ".join(f"{name}: {_kind(x)}" for name, x in zip(node.inputs, inputs, strict=True))
     return f"{node.operator}({types}) of node {node.name!r}"
+
+
+def _kind(value: OnnxValue | None) -> str:
+    if isinstance(value, Tensor):
+        return str(value.type)
+    return "left out" if value is None else f"{len(value.items)} tensors"

@@ -13,6 +13,7 @@ from irconv.errors import ModelError, ShapeError
 from irconv.frontends.onnx import operators
 from irconv.frontends.onnx.graphs import OnnxGraph, Port, listed
 from irconv.frontends.onnx.importer import Run, buffer_names, factor_names, static_names, unsupported, weight_names
+from irconv.frontends.onnx.registry import OnnxValue, TensorList
 from irconv.frontends.onnx.reader import OnnxFile, read_model
 from irconv.nn.module import Buffer, Module, Parameter
 from irconv.tensor import Tensor, as_tensor
@@ -85,7 +86,7 @@ class OnnxModel(Module, DeclaresInputs):
         found = []
         for port in self._graph.inputs:
             dims = port.dims
-            if dims is None or port.dtype is None or any(not isinstance(n, int) for n in dims) or port.name in self.fixed_inputs:
+            if dims is None or port.dtype is None or port.sequence or any(not isinstance(n, int) for n in dims) or port.name in self.fixed_inputs:
                 return None
             found.append(TensorSpec(tuple(n for n in dims if isinstance(n, int)), port.dtype, port.name))
         return tuple(found)
@@ -120,6 +121,10 @@ class OnnxModel(Module, DeclaresInputs):
     def _checked(self, port: Port, value: Any) -> Any:
         if isinstance(value, Fixed):
             return value
+        if port.sequence:
+            if not isinstance(value, (list, tuple)) or port.name in self.fixed_inputs:
+                raise ModelError(f"input {port} takes a list of arrays, and shapes may not depend on their values")
+            return tuple(self._checked(replace(port, sequence=False), each) for each in value)
         type_ = leaf_type(value)
         if type_ is None:
             value = as_array(value)
@@ -137,10 +142,11 @@ class OnnxModel(Module, DeclaresInputs):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs: one tensor, or a tuple in the file's order."""
         arranged = self.arrange(inputs, named)
-        values = self._constants | self._parts
+        values: dict[str, OnnxValue] = {**self._constants, **self._parts}
         for name, value in zip(self.input_names, arranged, strict=True):
-            values[name] = as_tensor(value.array if isinstance(value, Fixed) else value)
-        results = Run(self._file.reader, self.training).main(self._graph, values)
+            values[name] = onnx_value(value)
+        found = Run(self._file.reader, self.training).main(self._graph, values)
+        results = tuple(each.items if isinstance(each, TensorList) else each for each in found)
         return results[0] if len(results) == 1 else results
 
     # --- changing it -----------------------------------------------------------------------------------------------------
@@ -200,6 +206,13 @@ def states(graph: OnnxGraph) -> dict[str, Tensor]:
         elif name in buffers:
             parts[name] = Buffer(array)
     return parts
+
+
+def onnx_value(value: Any) -> OnnxValue:
+    """An argument as the importer takes it."""
+    if isinstance(value, tuple):
+        return TensorList(tuple(as_tensor(each) for each in value))
+    return as_tensor(value.array if isinstance(value, Fixed) else value)
 
 
 def check_port(port: Port, type_: TensorType) -> None:

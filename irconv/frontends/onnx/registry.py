@@ -22,7 +22,16 @@ from irconv.frontends.onnx.attributes import Attributes
 from irconv.frontends.onnx.graphs import Node
 from irconv.tensor import Tensor
 
-Results = Tensor | tuple[Tensor | None, ...]
+
+@dataclass(frozen=True, slots=True)
+class TensorList:
+    """A sequence of tensors, a value of its own kind in ONNX."""
+
+    items: tuple[Tensor, ...]
+
+
+OnnxValue = Tensor | TensorList
+Results = OnnxValue | tuple[OnnxValue | None, ...]
 Handler = Callable[..., Results]
 
 
@@ -36,7 +45,7 @@ class Call:
 
     node: Node
     training: bool
-    run: Callable[..., tuple[Tensor, ...]]
+    run: Callable[..., tuple[Any, ...]]
 
     @property
     def attributes(self) -> Attributes:

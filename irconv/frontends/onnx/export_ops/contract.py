@@ -45,11 +45,9 @@ def windows(
 ) -> str:
     """All windows of x [N, C, *S], with ``fill`` around it: [N, C, o1, k1, o2, k2, ...], one gather for each axis."""
     # what negative padding cuts from the end is not there for a ceil_mode overhang to read
-    kept = [n + min(after, 0) for n, (_, after) in zip(type_.shape[2:], padding, strict=True)]
+    kept = [max(0, n + min(after, 0)) for n, (_, after) in zip(type_.shape[2:], padding, strict=True)]
     size = [*type_.shape[:2], *kept]
-    if size != list(type_.shape):
-        cut = [axis for axis, n in enumerate(type_.shape) if n != size[axis]]
-        x = w.slice(x, [0] * len(cut), [size[axis] for axis in cut], [1] * len(cut), cut)
+    x = placed(w, x, type_.dtype, type_.shape, [0] * type_.rank, size)
     start = [0, 0, *(before for before, _ in padding)]
     reach = covered(counts, kernel, stride, dilation)
     x = placed(w, x, type_.dtype, size, start, [*type_.shape[:2], *reach], fill)

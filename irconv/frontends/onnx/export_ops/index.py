@@ -6,7 +6,7 @@ import math
 
 from irconv.frontends.onnx.export_ops.writer import Writer, lowering
 from irconv.graph import Node
-from irconv.types import F16, F32, I32, I64, TensorType
+from irconv.types import BOOL, F16, F32, I32, I64, TensorType
 
 
 def _indices(w: Writer, node: Node, name: str) -> str:
@@ -53,3 +53,19 @@ def _take_adjoint(w: Writer, node: Node, d: str, indices: str) -> str:
     column = w.expand(w.reshape(_indices(w, node, indices), (1, count, 1)), flat)
     rows = TensorType(node.type.dtype, (outer, shape[axis], inner))
     return w.reshape(add_at(w, rows, w.reshape(d, flat), column, 1), shape)
+
+
+REDUCTIONS = {"set": "none", "add": "add", "mul": "mul", "max": "max", "min": "min"}
+
+
+@lowering("scatter")
+def _scatter(w: Writer, node: Node, x: str, indices: str, updates: str) -> str:
+    a, dtype = node.attributes, node.type.dtype
+    if w.graph[node.operands[1]].type.size == 0:
+        return x
+    wide = F32 if dtype is F16 and a.reduction in ("add", "mul") else dtype
+    if dtype is BOOL and a.reduction != "set":
+        wide = I32
+    x, updates = w.carried(dtype, wide, x, updates)
+    indices = _indices(w, node, indices)
+    return w.back(w.op("ScatterElements", x, indices, updates, axis=a.axis, reduction=REDUCTIONS[a.reduction]), dtype, wide)

@@ -164,12 +164,10 @@ def _window_scatter(w: Writer, node: Node, d: str, taps: str) -> str:
 
 def _unpadded(w: Writer, total: str, type_: TensorType, reach: Ints, padding: Pairs) -> str:
     """The part of what the windows cover that is input; what negative padding cut off is zero."""
-    kept = [min(r, before + n + min(after, 0)) for r, n, (before, after) in zip(reach, type_.shape[2:], padding, strict=True)]
-    lead = list(type_.shape[:2])
-    if kept != list(reach):
-        total = placed(w, total, type_.dtype, [*lead, *reach], [0] * type_.rank, [*lead, *(max(0, k) for k in kept)])
-    size = [*lead, *(max(0, k) for k in kept)]
-    return placed(w, total, type_.dtype, size, [0, 0, *(-before for before, _ in padding)], type_.shape)
+    lead, ends = type_.shape[:2], [b + n + min(a, 0) for n, (b, a) in zip(type_.shape[2:], padding, strict=True)]
+    kept = [*lead, *(max(0, min(r, end)) for r, end in zip(reach, ends, strict=True))]
+    total = placed(w, total, type_.dtype, [*lead, *reach], [0] * type_.rank, kept)
+    return placed(w, total, type_.dtype, kept, [0, 0, *(-before for before, _ in padding)], type_.shape)
 
 
 @lowering("window_gather")
@@ -180,6 +178,7 @@ def _window_gather(w: Writer, node: Node, x: str, taps: str) -> str:
     lead, reach = source.shape[:2], covered(counts, a.kernel, a.stride, a.dilation)
     places, outside = _positions(w, node, taps, size)
     kept = [n + min(after, 0) for n, (_, after) in zip(size, a.padding, strict=True)]
+    kept = [max(0, n) for n in kept]
     x = placed(w, x, dtype, source.shape, [0] * source.rank, [*lead, *kept])
     x = placed(w, x, dtype, [*lead, *kept], [0, 0, *(before for before, _ in a.padding)], [*lead, *reach])
     found = w.op("GatherElements", w.reshape(x, (*lead, math.prod(reach))), places, axis=2)
@@ -239,18 +238,16 @@ def _average_adjoint(w: Writer, node: Node, d: str) -> str:
     a, dtype = node.attributes, node.type.dtype
     wide = _wide(dtype)
     (d,) = w.carried(dtype, wide, d)
-    d = w.op("Div", d, w.constant(_smallest(pool_divisors(a, a.size)), wide))
-    for axis, matrix in enumerate(_membership(a, a.size)):
+    divisors, matrices = pool_divisors(a, a.size), _membership(a, a.size)
+    if (divisors == divisors.flat[0]).all():
+        matrices[0] /= divisors.flat[0]
+    else:
+        d = w.op("Div", d, w.constant(divisors, wide))
+    for axis, matrix in enumerate(matrices):
         d = map_axis(w, d, node.type.rank, 2 + axis, matrix.T, wide)
     return w.back(d, dtype, wide)
 
 
 def _wide(dtype: DType) -> DType:
     return F32 if dtype is F16 else dtype
-
-
-def _smallest(array: np.ndarray) -> np.ndarray:
-    """An array of equal numbers as one number."""
-    return array.reshape(-1)[0] if (array == array.flat[0]).all() else array
-
 

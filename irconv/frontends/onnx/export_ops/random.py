@@ -50,7 +50,9 @@ class _Body:
 def _product(body: _Body, word: str, multiplier: int) -> tuple[str, str]:
     """The high and the low word of word * multiplier."""
     half, whole, factor = body.number(2**16), body.number(2**32), body.number(multiplier)
-    upper, lower = body.one("Div", word, half), body.one("Mod", word, half)
+    lower = body.one("Mod", word, half)
+    # not Div(word, half): onnxruntime takes Mul(Div(1, a), b) for b / a, with integers too
+    upper = body.one("Div", body.one("Sub", word, lower), half)
     low_part, high_part = body.one("Mul", lower, factor), body.one("Mul", upper, factor)
     middle = body.one("Add", high_part, body.one("Div", low_part, half))
     high = body.one("Div", middle, half)

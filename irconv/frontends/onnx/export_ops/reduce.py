@@ -1,4 +1,4 @@
-"""Reductions in ONNX."""
+"""Reductions, scans and sorting in ONNX."""
 
 from __future__ import annotations
 
@@ -68,3 +68,19 @@ def _position(w: Writer, node: Node, x: str) -> str:
     rows = [math.prod(shape[axis] for axis in part) for part in (kept, axes)]
     moved = w.reshape(w.transpose(x, [*kept, *axes]), rows)
     return w.reshape(w.op(kind, moved, axis=1, keepdims=0), node.type.shape)
+
+
+@lowering("cumsum")
+def _cumsum(w: Writer, node: Node, x: str) -> str:
+    a, dtype = node.attributes, node.type.dtype
+    wide = _accumulator(dtype)
+    (x,) = w.carried(dtype, wide, x)
+    total = w.op("CumSum", x, w.constant(a.axis, I64), exclusive=int(a.exclusive), reverse=int(a.reverse))
+    return w.back(total, dtype, wide)
+
+
+@lowering("top_k")
+def _top_k(w: Writer, node: Node, x: str) -> str:
+    a, dtype = node.attributes, w.graph[node.operands[0]].type.dtype
+    (x,) = w.carried(dtype, comparable(dtype), x)
+    return w.ops("TopK", x, w.ints([a.k]), axis=a.axis, largest=int(a.largest), sorted=1, outputs=2)[1]

@@ -23,7 +23,7 @@ def _reshape(w: Writer, node: Node, x: str) -> str:
 
 @lowering("transpose")
 def _transpose(w: Writer, node: Node, x: str) -> str:
-    return w.op("Transpose", x, perm=list(node.attributes.axes))
+    return w.transpose(x, node.attributes.axes)
 
 
 @lowering("broadcast")

@@ -14,6 +14,7 @@ from irconv.frontends.onnx.operators import (
     recurrent,
     reduce,
     resize,
+    sequences,
     shape,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "recurrent",
     "reduce",
     "resize",
+    "sequences",
     "shape",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import constant, number
+from irconv.frontends.onnx.operators.common import constant, number, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.ops.concat import stack
+from irconv.ops.shape import normalize_axis
 from irconv.tensor import Tensor
 from irconv.types import BOOL, I64
 
@@ -55,11 +58,75 @@ def _stacked(call: Call, carried: int, collected: list[tuple[Tensor, ...]]) -> t
         if len(call.node.outputs) > carried:
             raise ModelError("a loop that never runs has no results to stack")
         return ()
-    return tuple(stack_all(parts) for parts in zip(*collected, strict=True))
+    return tuple(stacked(parts, 0) for parts in zip(*collected, strict=True))
 
 
-def stack_all(parts: tuple[Tensor, ...]) -> Tensor:
-    """Tensors along a new first axis."""
-    result = stack(parts, 0)
-    assert isinstance(result, Tensor)
-    return result
+def stacked(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Tensors side by side along a new axis."""
+    return tensor_of(stack(parts, axis))
+
+
+# --- scan --------------------------------------------------------------------------------------------------------------------
+
+
+@operator("Scan", since=9)
+def scan(call: Call, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """A subgraph run on each entry of some inputs along an axis, unrolled; others are carried from run to run.
+
+    Its results: the carried values, and those of each run stacked along an axis.
+    """
+    a = call.attributes
+    count = a.int("num_scan_inputs")
+    if not 1 <= count <= len(inputs):
+        raise ModelError(f"{count} of {len(inputs)} inputs are to be scanned")
+    states, scanned = inputs[: len(inputs) - count], inputs[len(inputs) - count :]
+    results = len(call.node.outputs) - len(states)
+    axes = [normalize_axis(n, x.ndim) for n, x in zip(a.ints("scan_input_axes", (0,) * count), scanned, strict=True)]
+    backward = a.ints("scan_input_directions", (0,) * count)
+    values, collected = scan_entries(call, states, scanned, axes, backward)
+    output_axes, output_backward = (a.ints(f"scan_output_{kind}", (0,) * results) for kind in ("axes", "directions"))
+    outputs = []
+    for parts, axis, reverse in zip(zip(*collected, strict=True), output_axes, output_backward, strict=True):
+        outputs.append(stacked(parts[::-1] if reverse else parts, axis))
+    return (*values, *outputs)
+
+
+def scan_entries(
+    call: Call, states: Sequence[Tensor], scanned: Sequence[Tensor], axes: Sequence[int], backward: Sequence[int]
+) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+    """The carried values at the end, and the other results of each run of the body."""
+    lengths = {x.shape[axis] for x, axis in zip(scanned, axes, strict=True)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ModelError(f"the scanned axes have {sorted(lengths)} entries, they need the same number and at least one")
+    (length,) = lengths
+    if length > MAX_TRIPS:
+        raise ModelError(f"the scan runs {length} times, more than {MAX_TRIPS}")
+    values = list(states)
+    collected = []
+    for i in range(length):
+        entries = []
+        for x, axis, reverse in zip(scanned, axes, backward, strict=True):
+            place = length - 1 - i if reverse else i
+            entries.append(x[(*(slice(None),) * axis, place)])
+        results = call.run("body", *values, *entries)
+        if len(results) < len(values):
+            raise ModelError(f"the scan carries {len(values)} values, its body gives {len(results)}")
+        values = list(results[: len(values)])
+        collected.append(tuple(results[len(values) :]))
+    return values, collected
+
+
+@operator("Scan", since=8)
+def scan_batch(call: Call, lengths: Tensor | None = None, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """As later, for every sample of a batch by itself: axis 0 of all inputs is the batch, axis 1 of scanned ones runs."""
+    if lengths is not None:
+        raise ModelError("scans of sequences of different lengths are not supported")
+    count = call.attributes.int("num_scan_inputs")
+    backward = call.attributes.ints("directions", (0,) * count)
+    samples = []
+    for sample in range(inputs[0].shape[0]):
+        of_sample = [x[sample] for x in inputs]
+        states, scanned = of_sample[: len(inputs) - count], of_sample[len(inputs) - count :]
+        values, collected = scan_entries(call, states, scanned, [0] * count, backward)
+        samples.append((*values, *(stacked(parts, 0) for parts in zip(*collected, strict=True))))
+    return tuple(stacked(parts, 0) for parts in zip(*samples, strict=True))

@@ -49,14 +49,18 @@ _BY_BOTH: dict[str, tuple[float, float, Callable[[Value, float, float], Value]]]
 
 
 def _activations(call: Call, defaults: Sequence[str], directions: int) -> list[list[Function]]:
-    """The activations of each direction, each with the next alpha and beta if it takes any, and its input clipped."""
+    """The activations of each direction, each with the next alpha and beta if it takes any.
+
+    The inputs of the gates are clipped; that of an LSTM's third activation, the cell state, is not (as in onnxruntime).
+    """
     names = call.attributes.strings("activations", None) or tuple(defaults) * directions
     if len(names) != len(defaults) * directions:
         raise ModelError(f"{len(names)} activations given, {len(defaults) * directions} needed")
     alphas, betas = (iter(call.attributes.floats(f"activation_{which}", ())) for which in ("alpha", "beta"))
     limit = call.attributes.float("clip", None)
-    functions = [_clipped(_activation(name, alphas, betas), limit) for name in names]
-    return [functions[i : i + len(defaults)] for i in range(0, len(functions), len(defaults))]
+    functions = [_activation(name, alphas, betas) for name in names]
+    clipped = [f if i % len(defaults) == 2 else _clipped(f, limit) for i, f in enumerate(functions)]
+    return [clipped[i : i + len(defaults)] for i in range(0, len(clipped), len(defaults))]
 
 
 def _activation(name: str, alphas: Iterator[float], betas: Iterator[float]) -> Function:

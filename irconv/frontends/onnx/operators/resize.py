@@ -31,7 +31,7 @@ def _plainly(call: Call, x: Tensor, factors: tuple[float, ...]) -> Tensor:
     if first is None:
         return x
     kind = "nearest" if mode == "nearest" else "linear"
-    result = resize(_computable(x, kind), sizes[first:], kind, "asymmetric", _scales(x.shape, sizes, factors, first))
+    result = resize(_computable(x, kind), sizes[first:], kind, "asymmetric", factors[first:])
     return _restored(result, x)
 
 
@@ -77,7 +77,7 @@ def resize_as_asked(
         target[first:],
         mode,
         coordinates,
-        None if cropping else _scales(x.shape, target, factors, first),
+        None if cropping or factors is None else factors[first:],
         rounding=a.string("nearest_mode", "round_prefer_floor", choices=ROUNDINGS) if mode == "nearest" else None,
         coefficient=a.float("cubic_coeff_a", -0.75),
         exclude_outside=a.flag("exclude_outside"),
@@ -147,15 +147,6 @@ def _scaled(
         math.floor(np.float32(np.float32(n) * np.float32(part)) * np.float32(factor))
         for n, part, factor in zip(shape, parts, factors, strict=True)
     )
-
-
-def _scales(
-    shape: tuple[int, ...], target: tuple[int, ...], factors: tuple[float, ...] | None, first: int
-) -> tuple[float, ...] | None:
-    """The factors from axis ``first`` on; None where they are just the ratios of the sizes, which are exact."""
-    if factors is None or all(abs(n * f - m) < 1e-5 * m for n, m, f in zip(shape, target, factors, strict=True)):
-        return None
-    return tuple(factors[first:])
 
 
 def _first_changed(
