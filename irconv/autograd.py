@@ -387,13 +387,14 @@ def _rule(function: type[Function], context: Context, outputs: tuple[Tensor, ...
     types = [y.type for y in outputs]
 
     def rule(saved: Sequence[Value], d: Value) -> Sequence[Value | None]:
-        builder = TensorBuilder(d.builder.graph)
-        builder.provenance = d.builder.provenance
+        home = d.builder
+        builder = TensorBuilder(home.graph)
+        builder.provenance = home.provenance
         inner = Context()
         inner.__dict__.update(context.__dict__)
-        inner.saved = tuple(builder.wrap(s.node) for s in saved)
+        inner.saved = tuple(builder.wrap(home.adopt(s).node) for s in saved)
         gradients = [
-            builder.wrap(d.node) if k == which else Tensor(ConcreteValue(np.zeros(t.shape, t.dtype.numpy)))
+            builder.wrap(home.adopt(d).node) if k == which else Tensor(ConcreteValue(np.zeros(t.shape, t.dtype.numpy)))
             for k, t in enumerate(types)
         ]
         found = function.backward(inner, *gradients)
@@ -403,7 +404,7 @@ def _rule(function: type[Function], context: Context, outputs: tuple[Tensor, ...
                 f"{function.__name__}.backward returned {len(found)} gradients for {inputs} tensor arguments",
                 hint="return one gradient, or None, for each tensor given to apply",
             )
-        return [None if g is None else d.builder.value(builder.adopt(as_tensor(g)).id) for g in found]
+        return [None if g is None else home.value(builder.adopt(as_tensor(g)).id) for g in found]
 
     return rule
 

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from irconv.errors import Location, ShapeError
+from irconv.errors import ShapeError
 from irconv.op import OpDef
+from irconv.places import Location
 from irconv.state import Variable
 from irconv.types import TensorType, as_dtype, type_of
 

@@ -16,7 +16,7 @@ from irconv.op import Value, constant_like
 from irconv.ops.elementwise import add, cast, less, multiply, where
 from irconv.ops.index import take
 from irconv.ops.shape import broadcast, flip, reshape, slice_, slice_update
-from irconv.types import I64
+from irconv.types import I64, DType
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ def _integers(entry: Any) -> Any:
             "a boolean mask picks a number of elements that is not known while tracing",
             hint="use irconv.where(mask, x, 0)",
         )
-    integral = kind.is_integer if isinstance(entry, Value) else kind.kind in "iu"
+    integral = kind.is_integer if isinstance(kind, DType) else kind.kind in "iu"
     if not integral:
         raise ShapeError(f"an index must be an integer, a slice, '...', None or an integer array, got {name}")
     return entry

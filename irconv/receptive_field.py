@@ -16,6 +16,7 @@ from typing import Any
 from irconv.errors import GraphError
 from irconv.graph import Graph, Node
 from irconv.op import Fusion
+from irconv.ops.resize_taps import nearest_rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def _resize(node: Node, slot: int, operands: tuple[Node, ...], spans: Spans) -> 
     a = node.attributes
     shape, first = node.type.shape, node.type.rank - len(a.size)
     found = list(spans)
-    if a.antialias or a.mode == "cubic" or a.rounding or a.coordinates not in ("half_pixel", "align_corners", "asymmetric"):
+    if a.antialias or a.mode == "cubic" or a.coordinates not in ("half_pixel", "align_corners", "asymmetric"):
         return (*spans[:first], *map(_all, operands[0].type.shape[first:]))
     for k, axis in enumerate(range(first, len(shape))):
         n, m = operands[0].type.shape[axis], shape[axis]
@@ -159,12 +160,14 @@ def _resize(node: Node, slot: int, operands: tuple[Node, ...], spans: Spans) -> 
             scale = 1 / Fraction(a.scales[k]).limit_denominator(2**20)
         if a.coordinates == "half_pixel":
             shift = (scale - 1) / 2
-        if a.mode == "nearest" and a.coordinates != "asymmetric":
-            shift += Fraction(1, 2)
+        rounding = nearest_rounding(a) if a.mode == "nearest" else ""
+        shift += {"round_prefer_ceil": Fraction(1, 2), "round_prefer_floor": Fraction(-1, 2)}.get(rounding, Fraction(0))
         # rounding down or up moves a position by less than one step of its grid short of 1
         grid = math.lcm(scale.denominator, shift.denominator)
         slack = Fraction(grid - 1, grid)
-        found[axis] = _read(spans[axis], scale, shift - slack, shift if a.mode == "nearest" else shift + slack)
+        below = 0 if rounding in ("ceil", "round_prefer_floor") else slack
+        above = 0 if rounding in ("floor", "round_prefer_ceil") else slack
+        found[axis] = _read(spans[axis], scale, shift - below, shift + above)
     return tuple(found)
 
 

@@ -92,7 +92,7 @@ class Tensor(Operators):
         return self.value.type
 
     @property
-    def builder(self) -> Any:  # type: ignore[override]  # likewise
+    def builder(self) -> Any:  # likewise
         value = self.value
         if not isinstance(value, ConcreteValue):
             return value.builder
@@ -439,14 +439,14 @@ def _with_weak(strong: DType | None, values: Sequence[Any]) -> DType:
 def apply(constructor: Callable[..., Value], *values: Any) -> Tensor:
     """Call an op constructor on values promoted to one element type."""
     if not all(_is_numeric(v) for v in values):
-        return NotImplemented  # type: ignore[return-value]  # Python's protocol for operators
+        return NotImplemented  # Python's protocol for operators
     return _as(constructor(*common(*values)))
 
 
 def apply_float(constructor: Callable[..., Value], *values: Any) -> Tensor:
     """As :func:`apply`, with integers taken as float32."""
     if not all(_is_numeric(v) for v in values):
-        return NotImplemented  # type: ignore[return-value]  # Python's protocol for operators
+        return NotImplemented  # Python's protocol for operators
     return _as(constructor(*(floating(v) for v in common(*values))))
 
 

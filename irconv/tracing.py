@@ -22,10 +22,10 @@ import numpy as np
 from irconv import structure
 from irconv.builder import Builder, GraphValue
 from irconv.concrete import ConcreteValue, as_array, current_tracer, recording
-from irconv.errors import Location, TraceError
+from irconv.errors import TraceError
 from irconv.graph import Composite, Graph, Node, Provenance
 from irconv.op import OpDef, Value
-from irconv.places import is_library, location_of, stored_name, user_call, user_frame
+from irconv.places import Location, is_library, location_of, stored_name, user_call, user_frame
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import TensorSpec, TensorType, type_of
@@ -109,8 +109,8 @@ class Tracer(TensorBuilder):
     def emit(self, op: OpDef, attributes: Any, operands: Sequence[Value]) -> Tensor:  # type: ignore[override]
         scope = self._scopes[-1]
         if scope.placed is not None:
-            location, self.name = scope.placed
-            self.provenance = Provenance(location, scope.path, self._composite)
+            place, self.name = scope.placed
+            self.provenance = Provenance(place, scope.path, self._composite)
             return self.wrap(self.append(op, attributes, [self.adopt(operand).id for operand in operands]))
         frame, called = user_call()
         location = location_of(frame)
@@ -206,7 +206,7 @@ class Tracer(TensorBuilder):
 
     @contextmanager
     def placed(self, location: Location, path: str, name: str) -> Iterator[None]:
-        """While the block runs, nodes come from ``location``, are in ``path`` below the running module, and are called ``name``."""
+        """While the block runs, nodes come from ``location``, are in ``path`` below the running module and called ``name``."""
         self.name = self._named = None
         with self.in_scope(Scope(_join(self.scope, path), True, (location, name))):
             yield
@@ -264,8 +264,8 @@ class Tracer(TensorBuilder):
             self.graph.set_output(path, self.adopt(value).id)
         if not self.graph.outputs:
             raise TraceError("the traced program returned no tensors")
-        for state, value in self._updates.items():
-            self.graph.set_update(state, value.id)
+        for state, new in self._updates.items():
+            self.graph.set_update(state, new.id)
         self._frame = self._called = self._caller = None
         return self.graph
 
@@ -342,7 +342,7 @@ def arranged(program: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     return (program.arrange(args, kwargs), {}) if isinstance(program, DeclaresInputs) else (args, kwargs)
 
 
-def bind_names(program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bind_names(program: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments by parameter name, in call order; ``*args`` become ``args.0`` and so on."""
     if isinstance(program, DeclaresInputs):
         declared = program.input_names
@@ -370,7 +370,7 @@ def symbolic_arguments(
     tracer: Tracer, program: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with every spec and array replaced by an input of the tracer's graph."""
-    names = {}
+    names: dict[int, list[str]] = {}
     for root, tree in bind_names(program, args, kwargs).items():
         for path, leaf in structure.leaves(tree, root):
             names.setdefault(id(leaf), []).append(path)

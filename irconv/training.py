@@ -210,7 +210,7 @@ def _symbols(tracer: Tracer, model: Any, args: tuple[Any, ...]) -> tuple[list[An
         return leaf if type_ is None else tracer.input_tensor(path, type_)
 
     named = bind_names(model, args[:-1], {})
-    inputs = []
+    inputs: list[Any] = []
     for name, tree in named.items():
         made = structure.map_leaves(symbol, tree, name)
         # the values of a *args parameter are arguments of their own

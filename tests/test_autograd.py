@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import central_differences
 
 import irconv
 from irconv import TensorSpec, nn
 from irconv.autograd import graph_of
 from irconv.errors import DTypeError, GradientError, StateError, TraceError
 from irconv.interpret import evaluate
+from tests.differences import central_differences
 
 
 def leaf(data, dtype="float64"):

@@ -170,6 +170,11 @@ NETWORKS = {
     "upsample": lambda x: resize(x, (48,), "nearest", "asymmetric"),
     "upsample then conv": lambda x: conv(resize(x, (48,), "nearest", "half_pixel"), kernel_of_ones(x, 3)),
     "downsample": lambda x: resize(x, (7,), "nearest", "half_pixel"),
+    "nearest rounded to the floor": lambda x: resize(x, (48,), rounding="round_prefer_floor"),
+    "nearest, ceil": lambda x: resize(x, (36,), "nearest", "asymmetric", rounding="ceil"),
+    "nearest, floor": lambda x: resize(x, (7,), "nearest", "half_pixel", rounding="floor"),
+    "cubic": lambda x: resize(x, (48,), "cubic", "half_pixel"),
+    "antialias": lambda x: resize(x, (7,), "linear", "half_pixel", antialias=True),
     "linear": lambda x: resize(x, (48,), "linear", "half_pixel"),
     "linear align": lambda x: resize(x, (13,), "linear", "align_corners"),
     "linear by scales": lambda x: resize(x, (40,), "linear", "asymmetric", scales=(1.7,)),
@@ -187,7 +192,7 @@ NETWORKS = {
     "along channels": lambda x: matmul(x.builder.constant(np.ones((4, 2))), x),
     "logical": lambda x: ops.where(ops.greater(x, 0.5), conv(x, kernel_of_ones(x, 3), padding=1), 0.0),
 }
-LOOSE = {"transposed after a conv", "slice update"}
+LOOSE = {"transposed after a conv", "slice update", "cubic", "antialias"}
 """Where the affine bound is wider than what any one element reads."""
 
 

@@ -6,9 +6,19 @@ import threading
 import time
 
 import numpy as np
+import pytest
 
 from irconv.locks import ReadWriteLock, locks_of, reading, writing
 from irconv.state import Variable
+
+
+def wait_until(condition):
+    """Returns when a thread has come to where ``condition`` holds."""
+    for _ in range(10_000):
+        if condition():
+            return
+        time.sleep(0.001)
+    raise AssertionError("the thread did not come to wait")
 
 
 def test_locks_are_shared_by_what_is_bound_together():
@@ -37,12 +47,12 @@ def test_a_waiting_writer_goes_first():
         seen.append("read")
         lock.release_read()
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
-    while not lock._waiting_writers:
-        pass
-    reader = threading.Thread(target=read)
+    wait_until(lambda: lock._waiting_writers)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
+    wait_until(lambda: lock._waiting_readers)
     assert seen == []
     lock.release_read()
     writer.join(10)
@@ -50,26 +60,29 @@ def test_a_waiting_writer_goes_first():
     assert seen == ["write", "read"]
 
 
-def test_readers_get_their_turn_between_writers():
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_readers_that_wait_go_before_the_next_writer(first):
     lock = ReadWriteLock()
-    stop = threading.Event()
+    seen = []
 
     def write():
-        while not stop.is_set():
-            with writing([lock]):
-                time.sleep(0.001)
+        with writing([lock]):
+            seen.append("write")
 
-    writers = [threading.Thread(target=write) for _ in range(2)]
-    for thread in writers:
-        thread.start()
-    start = time.perf_counter()
-    for _ in range(20):
+    def read():
         with reading([lock]):
-            assert not lock._writing
-    stop.set()
-    for thread in writers:
+            seen.append("read")
+
+    lock.acquire_write()
+    threads = []
+    for kind in ("read", "write") if first == "read" else ("write", "read"):
+        threads.append(threading.Thread(target=read if kind == "read" else write, daemon=True))
+        threads[-1].start()
+        wait_until(lambda: lock._waiting_readers + lock._waiting_writers == len(threads))
+    lock.release_write()
+    for thread in threads:
         thread.join(10)
-    assert time.perf_counter() - start < 5  # each waits for one writer or two
+    assert seen == ["read", "write"]
 
 
 def test_readers_and_writers_exclude_each_other():

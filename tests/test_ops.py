@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import central_differences
 
 from irconv.graph import Graph
 from irconv.interpret import evaluate
 from irconv.op import OPS, NoGradient
 from irconv.passes.differentiate import differentiate
 from irconv.types import type_of
+from tests.differences import central_differences
 from tests.samples import Sample
 from tests.samples.table import all_samples
 

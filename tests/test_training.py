@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from training_nets import OPTIMIZERS, Plain, assert_same_bits, batch, compiled, net
 
 import irconv
 import irconv.nn.functional as F
 from irconv import TensorSpec, nn, optim
 from irconv.errors import AttributeValueError, GradientError, TraceError
+from tests.training_nets import OPTIMIZERS, Plain, assert_same_bits, batch, compiled, net
 
 # --- the same numbers as define-by-run ---------------------------------------------------------------------------------
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from training_nets import OPTIMIZERS, Plain, assert_same_bits, batch, compiled, everything, net
 
 import irconv
 import irconv.nn.functional as F
 from irconv import optim
 from irconv.errors import NumericsError
 from irconv.serialize import load_checkpoint, save_checkpoint
+from tests.training_nets import OPTIMIZERS, Plain, assert_same_bits, batch, compiled, everything, net
 
 # --- numbers that are not finite -----------------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
-from irconv.backends.arrays.depthwise import depthwise, is_depthwise
+from irconv.backends.arrays.depthwise import depthwise_work, is_depthwise
 from irconv.backends.arrays.geometry import Geometry, conv_geometry
 from irconv.backends.arrays.winograd import suits, winograd_work
-from irconv.backends.arrays.work import Work, work_kernel
+from irconv.backends.arrays.work import Work, flat_weight, work_kernel
 from irconv.types import DType
 
 COLUMN_BYTES = 1024 * 1024
@@ -30,14 +30,6 @@ GPU_COLUMN_BYTES = 256 * 1024 * 1024
 
 FEW_COLUMNS = 128
 """Threads share the rows of the weight when there would be fewer columns of windows for each."""
-
-
-def flat_weight(xp: Any, w: Array, spare: Array) -> Array:
-    """The weight as it is if contiguous and of the type that is summed in, else copied into ``spare``."""
-    if w.flags.c_contiguous and w.dtype == spare.dtype:
-        return w
-    xp.copyto(spare, w)
-    return spare
 
 
 # --- planning --------------------------------------------------------------------------------------------------------------
@@ -160,8 +152,7 @@ def rows_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel, scratch: S
 def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, strict: bool, scratch: Scratch) -> Work:
     """The convolution by the algorithm that suits its geometry."""
     if is_depthwise(g.channels, g.out_channels, g.groups) and dtype.is_float:
-        regions, piece = depthwise(xp, g, dtype, parallel, scratch)
-        return Work(regions, lambda x, w, buffers: w, piece)
+        return depthwise_work(xp, g, dtype, parallel, scratch)
     if parallel is not None and not strict and suits(g, dtype, parallel):
         return winograd_work(xp, g, dtype, parallel, scratch)
     if parallel is not None and _few_columns(g, parallel):

@@ -13,11 +13,11 @@ import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
-from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, conv_work, flat_weight
+from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, conv_work
 from irconv.backends.arrays.depthwise import is_depthwise
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.taps import overlaps, tiles, window_taps
-from irconv.backends.arrays.work import Work, work_kernel
+from irconv.backends.arrays.work import Work, flat_weight, work_kernel
 from irconv.types import TensorType
 
 GATHER_BELOW = 256
@@ -137,7 +137,9 @@ def flat_work(request: Request, scratch: Scratch) -> Work:
     offsets = [sum(t * d * p for t, d, p in zip(place, a.dilation, pitch, strict=True)) for place in places]
     plane, tap_count = math.prod(full), len(offsets)
     # the part of the full result that is wanted; the rest of the result is zero
-    crop = window_taps(full, size, (1,) * len(size), (1,) * len(size), tuple((-b, 0) for b in a.padding), (1,) * len(size))
+    crop = window_taps(
+        full, size, (1,) * len(size), (1,) * len(size), tuple((-b, 0) for b in a.padding), (1,) * len(size)
+    )
     threads = request.parallel.threads if request.parallel else 1
     budget = (COLUMN_BYTES if request.parallel else GPU_COLUMN_BYTES) // work.bytes
     samples = max(1, min(-(-batch // threads), budget // (plane * out_channels * tap_count)))
@@ -171,9 +173,9 @@ def flat_work(request: Request, scratch: Scratch) -> Work:
         target = out[first:last]
         target[...] = 0
         result_planes = total.reshape(out_channels, count, *full).swapaxes(0, 1)
-        for tap in crop:
-            source = result_planes[(slice(None), slice(None), *tap.positions)]
-            xp.copyto(target[(slice(None), slice(None), *tap.windows)], source, casting="same_kind")
+        for part in crop:
+            source = result_planes[(slice(None), slice(None), *part.positions)]
+            xp.copyto(target[(slice(None), slice(None), *part.windows)], source, casting="same_kind")
 
     return Work(tuple((slice(first, last), slice(None), *everything) for first, last in plan), before, piece)
 

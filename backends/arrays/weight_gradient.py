@@ -15,12 +15,15 @@ from typing import Any
 from irconv.backends.arrays.base import Array, ArrayKernel, FusedRequest, Scratch, fused, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
 from irconv.backends.arrays.work import run_pieces
-from irconv.ops.window import window_counts
+from irconv.ops.window import Ints, window_counts
 
 POSITIONS = 1568
 """Positions multiplied at once: enough that adding the product costs little beside making it."""
 
-WINDOW_BYTES = 2 * 1024 * 1024
+WINDOW_BYTES = 512 * 1024
+"""A window matrix this large hides the cost of the calls that fill it; samples with less than half are taken together."""
+
+LARGEST_BYTES = 2 * 1024 * 1024
 """Largest window matrix of a block."""
 
 CUTS, WIDTH = 8, 128
@@ -43,16 +46,20 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     chain = _left_chain(graph, kernel, product.operands[0])
     source = chain[0].operands[0] if chain else product.operands[0]
     by_sample = _is_by_sample(graph, chain, source, (batch, a.groups * rows, *counts))
-    plan = _plan(size, counts, batch, a, per_group, work.bytes)
-    cuts = spans(per_group, -(-per_group // _cut_count(per_group, taps)))
-    widest = max((stop - start for start, stop in cuts), default=1)
+    cuts = _cuts(a.groups, per_group, taps)
+    widest = max(math.prod(part.stop - part.start for part in cut) for cut in cuts) * taps
+    plan = _plan(size, counts, batch, a, widest * work.bytes)
     most = max((piece.columns for piece in plan), default=1)
     threads = parallel.threads if parallel else 1
     scratch = Scratch()
-    window_at = scratch.add(work, threads, a.groups * widest * taps * most)
-    part_at = scratch.add(work, threads, a.groups * rows * widest * taps)
-    total_at = scratch.add(work, threads, a.groups * rows * widest * taps)
-    left_at = scratch.add(work, a.groups, rows, batch * area)
+    window_at = scratch.add(work, threads, widest * most)
+    part_at, total_at = scratch.add(work, threads, rows * widest), scratch.add(work, threads, rows * widest)
+    # d is read where it is, unless samples are taken together or it lies in another order
+    plain = (
+        by_sample and work is graph[source].type.dtype and (request.contiguous is None or source in request.contiguous)
+    )
+    in_place = plain and all(piece.samples == 1 for piece in plan)
+    left_at = scratch.add(work, a.groups, rows, 0 if in_place else batch * area)
     d_at, x_at = (1 + kernel.inputs.index(i) for i in (source, columns.operands[0]))
     rest = 1 + len(kernel.inputs)
     starts = _starts(plan)
@@ -61,7 +68,7 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     def left_of(i: int, d: Array, left: Array) -> Array:
         """d for one block of positions: [groups, rows, positions]."""
         piece = plan[i]
-        if piece.samples == 1 and d is not None:
+        if in_place:
             shaped = d[piece.first].reshape(a.groups, rows, area)
             return shaped[:, :, piece.band.start * single_row : piece.band.stop * single_row]
         return left[:, :, starts[i] : starts[i] + piece.columns]
@@ -69,32 +76,31 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     def run(*arrays: Array) -> None:
         out, d, x, buffers = arrays[0], arrays[d_at], arrays[x_at], arrays[rest:]
         left = buffers[left_at]
-        direct = by_sample and d.flags.c_contiguous and d.dtype == work.numpy
-        if not (direct and all(piece.samples == 1 for piece in plan)):
+        if not in_place:
             _arrange(xp, left, d, chain, by_sample, plan, starts, (batch, a.groups, rows, *counts))
-        whole = d if direct else None
         gradient = out.reshape(a.groups, rows, per_group * taps)
 
         def task(cut: int, worker: int) -> None:
-            start, stop = cuts[cut]
-            width = (stop - start) * taps
-            part = buffers[part_at][worker, : a.groups * rows * width].reshape(a.groups, width, rows)
-            total = buffers[total_at][worker, : a.groups * rows * width].reshape(a.groups, width, rows)
+            groups, chosen = cuts[cut]
+            count, taken = groups.stop - groups.start, chosen.stop - chosen.start
+            shape = (count, taken * taps, rows)
+            part = buffers[part_at][worker, : math.prod(shape)].reshape(shape)
+            total = buffers[total_at][worker, : math.prod(shape)].reshape(shape)
+            # either all channels of some groups or some channels of the only group: one range
+            first = groups.start * per_group + chosen.start
             if not plan:
                 total.fill(0)
             for i, piece in enumerate(plan):
-                count = a.groups * width * piece.columns
-                block = buffers[window_at][worker, :count]
-                shaped = block.reshape(a.groups, stop - start, taps, piece.samples, *piece.band.counts)
-                for group in range(a.groups):
-                    first = group * per_group + start
-                    fill(xp, shaped[group], x[piece.first : piece.last, first : first + stop - start], piece.band)
-                windows = block.reshape(a.groups, width, piece.columns)
-                right = left_of(i, whole, left).swapaxes(1, 2)
+                block = buffers[window_at][worker, : count * taken * taps * piece.columns]
+                shaped = block.reshape(count * taken, taps, piece.samples, *piece.band.counts)
+                fill(xp, shaped, x[piece.first : piece.last, first : first + count * taken], piece.band)
+                windows = block.reshape(count, taken * taps, piece.columns)
+                right = left_of(i, d, left)[groups].swapaxes(1, 2)
                 xp.matmul(windows, right, out=part if i else total)
                 if i:
                     xp.add(total, part, total)
-            xp.copyto(gradient[:, :, start * taps : stop * taps], total.swapaxes(1, 2), casting="same_kind")
+            target = gradient[groups, :, chosen.start * taps : chosen.stop * taps]
+            xp.copyto(target, total.swapaxes(1, 2), casting="same_kind")
 
         if out.size:
             run_pieces(parallel, task, len(cuts))
@@ -118,20 +124,21 @@ def _is_by_sample(graph: Any, chain: list[Any], source: int, shape: tuple[int, .
     return bool(chain[0].attributes.axes == (1, 0, *range(2, len(shape))))
 
 
-def _cut_count(per_group: int, taps: int) -> int:
-    """Into how many pieces the channels of a group are cut."""
-    return max(1, min(CUTS, per_group, max(2, per_group * taps // WIDTH)))
+def _cuts(groups: int, per_group: int, taps: int) -> list[tuple[slice, slice]]:
+    """(groups, channels of each): the channels of the only group are cut, or several groups are shared out."""
+    if groups > 1:
+        return [(slice(*cut), slice(0, per_group)) for cut in spans(groups, -(-groups // CUTS))]
+    count = max(1, min(CUTS, per_group, max(2, per_group * taps // WIDTH)))
+    return [(slice(0, 1), slice(*cut)) for cut in spans(per_group, -(-per_group // count))]
 
 
-def _plan(size: Any, counts: Any, batch: int, a: Any, per_group: int, itemsize: int) -> tuple[Piece, ...]:
-    """Blocks of positions: bands of large samples, groups of small ones."""
-    taps = math.prod(a.kernel)
-    width = a.groups * -(-per_group // _cut_count(per_group, taps)) * taps
-    positions = max(1, min(POSITIONS, WINDOW_BYTES // (width * itemsize)))
+def _plan(size: Ints, counts: Ints, batch: int, a: Any, row_bytes: int) -> tuple[Piece, ...]:
+    """Blocks of positions: bands of large samples, groups of small ones (only these need a copy of d)."""
+    positions = max(1, min(max(POSITIONS, WINDOW_BYTES // row_bytes), LARGEST_BYTES // row_bytes))
     area = math.prod(counts)
     rows = max(1, positions // math.prod(counts[1:])) if area > positions else counts[0]
     cut = bands(size, counts, a.kernel, a.stride, a.padding, a.dilation, rows)
-    return pieces(batch, cut, max(1, positions // area))
+    return pieces(batch, cut, max(1, positions // area) if area * row_bytes < WINDOW_BYTES // 2 else 1)
 
 
 def _starts(plan: tuple[Piece, ...]) -> list[int]:

@@ -49,8 +49,8 @@ PRODUCTS = 24
 BLOCK = 16 * 1024
 """Elements of a plane in a block of channels: long enough to hide the cost of a call, short enough to stay in cache."""
 
-TILES = 448
-"""Tiles multiplied at once, about."""
+TILES, TILE_BYTES = 448, 6 * 1024 * 1024
+"""Tiles multiplied at once, about: fewer where the 24 numbers of all channels would take more memory than this."""
 
 # what the choice of algorithm goes by: seconds on one AVX-512 core, measured on the layers of ResNet-18
 PLAIN_PRODUCT = 2 / 120e9
@@ -104,8 +104,9 @@ def _plan(g: Geometry, parallel: Parallel) -> tuple[Tiles, ...]:
     """Groups of small samples, or bands of rows of tiles of large ones."""
     down, along = tile_counts(g.counts)
     plane = (down + 1) * (along + 1)
-    samples = max(1, min(TILES // plane, -(-g.batch // parallel.threads)))
-    rows = max(1, min(down, -(-g.batch * down // parallel.threads), TILES // (along + 1)))
+    most = max(128, min(TILES, TILE_BYTES // (PRODUCTS * 4 * max(g.channels, g.out_channels))))
+    samples = max(1, min(most // plane, -(-g.batch // parallel.threads)))
+    rows = max(1, min(down, -(-g.batch * down // parallel.threads), most // (along + 1)))
     found = []
     for start, stop in spans(down, rows):
         planes = _planes(g, start, stop, along)

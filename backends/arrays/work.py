@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Scratch
 
@@ -23,6 +24,14 @@ class Work:
     regions: tuple[Region, ...]
     before: Callable[[Array, Array, Buffers], Array]
     piece: Callable[[int, int, Array, Array, Array, Buffers], None]
+
+
+def flat_weight(xp: Any, w: Array, spare: Array) -> Array:
+    """The weight as it is if contiguous and of the type that is summed in, else copied into ``spare``."""
+    if w.flags.c_contiguous and w.dtype == spare.dtype:
+        return w
+    xp.copyto(spare, w)
+    return spare
 
 
 def run_pieces(parallel: Parallel | None, task: Callable[[int, int], None], count: int) -> None:

@@ -198,8 +198,13 @@ def _positions(coordinates: str, axis: Axis) -> np.ndarray:
     return centred
 
 
+def nearest_rounding(a: ResizeAttributes) -> str:
+    """How positions are rounded in mode 'nearest'."""
+    return a.rounding or ("floor" if a.coordinates == "asymmetric" else "round_prefer_ceil")
+
+
 def _rounded(position: np.ndarray, a: ResizeAttributes) -> np.ndarray:
-    rounding = a.rounding or ("floor" if a.coordinates == "asymmetric" else "round_prefer_ceil")
+    rounding = nearest_rounding(a)
     if rounding == "floor":
         return np.floor(position)
     if rounding == "ceil":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -114,7 +113,6 @@ def test_no_thread_is_left_behind() -> None:
     next(loop)
     del loop
     gc.collect()
-    time.sleep(0.05)
     assert threads() == 0
     with pytest.raises(KeyError):
         fail_in(batches)
@@ -137,17 +135,18 @@ def test_errors_of_the_transform_reach_the_loop(prefetch: int) -> None:
 
 
 def test_prefetching_overlaps_with_the_loop() -> None:
-    def slow(batch: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        time.sleep(0.02)
+    made = [threading.Event() for _ in Y]
+
+    def mark(batch: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        made[int(batch[0])].set()
         return batch
 
-    def seconds(prefetch: int) -> float:
-        start = time.perf_counter()
-        for _ in Batches(Y, 1, transform=slow, prefetch=prefetch):
-            time.sleep(0.02)
-        return time.perf_counter() - start
-
-    assert seconds(2) < 0.85 * seconds(0)
+    for number, _ in enumerate(Batches(Y, 1, shuffle=False, transform=mark, prefetch=2)):
+        # the next two batches are made while this one is in use; the wait ends at once unless they are not
+        assert all(event.wait(30) for event in made[number : number + 3])
+    made = [threading.Event() for _ in Y]
+    for number, _ in enumerate(Batches(Y, 1, shuffle=False, transform=mark, prefetch=0)):
+        assert [event.is_set() for event in made] == [later <= number for later in range(len(Y))]
 
 
 def test_two_loops_at_once() -> None:

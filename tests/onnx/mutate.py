@@ -8,6 +8,8 @@ from typing import Any
 
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
+from irconv.frontends.onnx.model import operators
+
 INTEGERS = (0, 1, -1, 2, 3, 7, 16, 255, 2**16, 2**24, 2**31 - 1, 2**31, -(2**31), 2**33, 2**48, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -1.0, 1e-45, 1e38, float("nan"), float("inf"), -float("inf"))
 TEXTS = (
@@ -24,14 +26,8 @@ TEXTS = (
     "graph",
     "\u202e",
 )
-OPERATORS = tuple(
-    "Add AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv ConvTranspose CumSum DepthToSpace Dropout"
-    " Einsum Expand EyeLike Flatten Gather GatherND Gemm GlobalAveragePool GRU GridSample Hardmax Identity If InstanceNormalization"
-    " LRN LSTM LayerNormalization Loop LpPool MatMul Max MaxPool MaxUnpool Mod NonZero NoSuchOperator OneHot PRelu Pad Pow"
-    " RandomNormal Range ReduceMax ReduceSum Reshape Resize Scan ScatterElements ScatterND Shape Slice Softmax SpaceToDepth Split"
-    " Squeeze Sum Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor".split()
-)
-OUTSIDE = ("../outside.bin", "link.bin", "/etc/passwd", "./../outside.bin", "folder/../../outside.bin", "model.onnx", "..\\outside.bin")
+OPERATORS = (*operators(), "NoSuchOperator")
+OUTSIDE = ("../outside.bin", "link.bin", "/etc/passwd", "./../outside.bin", "a/../../outside.bin", "model.onnx", "..\\outside.bin")
 """Where external data may be said to be; ``link.bin`` is a link out of the model's folder."""
 
 MOST_ELEMENTS = 64
@@ -296,45 +292,84 @@ def external(model: ModelProto, chance: random.Random) -> None:
             tensor.external_data.add(key=key, value=value)
 
 
-def nest(model: ModelProto, chance: random.Random) -> None:
-    """Graphs inside of graphs, a function that calls itself, a loop that runs for ever."""
-    what = chance.randrange(3)
+def choices(model: ModelProto, chance: random.Random) -> None:
+    """A node moves into branches of If inside of branches of If."""
     node = _node(model, chance)
     if node is None:
         return
-    if what == 0:
-        copied = NodeProto()
-        copied.CopyFrom(node)
-        for _ in range(chance.choice((1, 10, 30, 60))):
-            outer = NodeProto(op_type="If", output=copied.output, input=["condition"])
-            for branch in ("then_branch", "else_branch"):
-                inner = outer.attribute.add(name=branch, type=AttributeProto.GRAPH).g
-                inner.name = branch
-                inner.node.add().CopyFrom(copied)
-                inner.output.add(name=copied.output[0] if copied.output else "")
-                if chance.random() < 0.9:
-                    break
-            copied = outer
-        node.CopyFrom(copied)
-        model.graph.initializer.add(name="condition", data_type=TensorProto.BOOL, raw_data=b"\1")
-    elif what == 1:
-        function = model.functions.add(name="again", domain="local", input=node.input, output=node.output)
-        function.node.add().CopyFrom(node)
-        for _ in range(chance.choice((1, 2))):
-            function.node.add(op_type="again", domain="local", input=node.output, output=[f"{chance.random()}"])
+    copied = NodeProto()
+    copied.CopyFrom(node)
+    for _ in range(chance.choice((1, 10, 30, 60))):
+        outer = NodeProto(op_type="If", output=copied.output, input=["condition"])
+        for branch in ("then_branch", "else_branch")[: chance.choice((1, 1, 2))]:
+            inner = outer.attribute.add(name=branch, type=AttributeProto.GRAPH).g
+            inner.name = branch
+            inner.node.add().CopyFrom(copied)
+            inner.output.add(name=copied.output[0] if copied.output else "")
+        copied = outer
+        if copied.ByteSize() > 1_000_000:
+            break
+    node.CopyFrom(copied)
+    model.graph.initializer.add(name="condition", data_type=TensorProto.BOOL, raw_data=b"\1")
+
+
+def calls(model: ModelProto, chance: random.Random) -> None:
+    """Functions that call each other twice, so that all of them together are very long, or call themselves."""
+    node = _node(model, chance)
+    if node is None or len(node.output) != 1:
+        return
+    count = chance.choice((1, 3, 12, 40))
+    for i in range(count):
+        function = model.functions.add(name=f"f{i}", domain="local", input=["x"], output=["y"])
+        inner = f"f{i + 1}" if i + 1 < count else chance.choice(("f0", "g", "Relu"))
+        domain = "" if inner == "Relu" else "local"
+        function.node.add(op_type=inner, domain=domain, input=["x"], output=["between"])
+        function.node.add(op_type=inner, domain=domain, input=["between"], output=["y"])
         function.opset_import.add(domain="", version=12)
-        node.domain, node.op_type = "local", "again"
-    else:
-        count = chance.choice(INTEGERS)
-        model.graph.initializer.add(name="count", data_type=TensorProto.INT64, int64_data=[count])
-        body = NodeProto(op_type="Loop", input=["count", "", *node.input[:1]], output=node.output)
-        inner = body.attribute.add(name="body", type=AttributeProto.GRAPH).g
+        function.opset_import.add(domain="local", version=1)
+    model.opset_import.add(domain="local", version=1)
+    del node.attribute[:], node.input[1:]
+    node.domain, node.op_type = "local", "f0"
+
+
+def loops(model: ModelProto, chance: random.Random) -> None:
+    """A node becomes a loop, or loops inside of each other, of any length; what they carry may grow."""
+    node = _node(model, chance)
+    if node is None or not node.input or not node.output:
+        return
+    step = NodeProto(op_type=chance.choice(("Add", "Mul", "Concat")), input=["carried", "carried"], output=["more"])
+    if step.op_type == "Concat":
+        step.attribute.add(name="axis", type=AttributeProto.INT, i=0)
+    carried = chance.choice((node.input[0], "count"))
+    for depth in range(chance.choice((1, 1, 2, 3))):
+        model.graph.initializer.add(name=f"count{depth}", data_type=TensorProto.INT64, int64_data=[chance.choice(INTEGERS)])
+        around = NodeProto(op_type="Loop", input=[f"count{depth}", "", "carried"], output=["more"])
+        inner = around.attribute.add(name="body", type=AttributeProto.GRAPH).g
         for name in ("i", "go", "carried"):
             inner.input.add(name=name)
-        inner.node.add(op_type="Add", input=["carried", "carried"], output=["more"])
+        inner.node.add().CopyFrom(step)
         inner.output.add(name="go")
         inner.output.add(name="more")
-        node.CopyFrom(body)
+        step = around
+    model.graph.initializer.add(name="count", data_type=TensorProto.FLOAT, dims=[1], float_data=[1])
+    step.input[2], step.output[0] = carried, node.output[0]
+    node.CopyFrom(step)
+
+
+def recurrence(model: ModelProto, chance: random.Random) -> None:
+    """A recurrent layer over a long constant sequence feeds a node."""
+    node = _node(model, chance)
+    if node is None or not node.input:
+        return
+    length = chance.choice((3, 100, 100_000, 2**40))
+    model.graph.initializer.add(name="length", data_type=TensorProto.INT64, dims=[3], int64_data=[length, 1, 1])
+    kind = chance.choice((("RNN", 1), ("GRU", 3), ("LSTM", 4)))
+    for name in ("w", "r"):
+        model.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=[1, kind[1], 1], float_data=[0.1] * kind[1])
+    model.graph.node.add(op_type="ConstantOfShape", input=["length"], output=["sequence"])
+    cell = model.graph.node.add(op_type=kind[0], input=["sequence", "w", "r"], output=["", "last"])
+    cell.attribute.add(name="hidden_size", type=AttributeProto.INT, i=1)
+    node.input[0] = "last"
 
 
 def _node(model: ModelProto, chance: random.Random) -> NodeProto | None:
@@ -353,7 +388,10 @@ FIELDS: tuple[Callable[[ModelProto, random.Random], None], ...] = (
     replace_operator,
     operator_set,
     external,
-    nest,
+    choices,
+    calls,
+    loops,
+    recurrence,
 )
 
 

@@ -267,3 +267,14 @@ def test_mod(fmod, dtype):
 def test_grid_sample(mode, padding, align):
     grid = RNG.uniform(-1.6, 1.6, (1, 4, 3, 2)).astype(np.float32)
     check("GridSample", {"x": IMAGE, "grid": grid}, mode=mode, padding_mode=padding, align_corners=align, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["avg", "max"])
+@pytest.mark.parametrize("half", ["half_pixel", "output_half_pixel"])
+@pytest.mark.parametrize("ratio", [0, 1, 3])
+def test_roi_align(mode, half, ratio):
+    rois = np.array([[0.2, 0.7, 4.1, 3.9], [-3.0, 1.0, 9.5, 2.0], [1.0, 1.0, 1.5, 4.9]], np.float32)
+    image = np.concatenate([IMAGE, IMAGE[:, ::-1] * 2])
+    attributes = {"mode": mode, "coordinate_transformation_mode": half, "sampling_ratio": ratio, "spatial_scale": 0.9}
+    inputs = {"x": image, "rois": rois, "batch": np.array([1, 0, 1])}
+    check("RoiAlign", inputs, output_height=2, output_width=3, **attributes)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from irconv.builder import Builder
-from irconv.errors import Location
 from irconv.graph import Graph, Provenance
 from irconv.op import Value
 from irconv.passes.base import Note, Pass
 from irconv.passes.check import Checker
 from irconv.passes.simplify import Simplify
+from irconv.places import Location
 from irconv.state import Variable
 from irconv.text import print_graph
 from irconv.types import TensorType, tensor_type, type_of

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irconv.builder import Builder
-from irconv.errors import GradientError, Location
+from irconv.errors import GradientError
 from irconv.graph import Composite, Graph, Provenance
 from irconv.op import Value
 from irconv.ops.contract import matmul
@@ -36,6 +36,7 @@ from irconv.ops.pool import avg_pool, max_pool
 from irconv.ops.reduce import argmax, reduce_mean, reduce_sum
 from irconv.ops.shape import flatten, reshape
 from irconv.passes.differentiate import differentiate
+from irconv.places import Location
 from irconv.verify import verify
 from tests.passes.building import build, golden, outputs, text
 

@@ -8,7 +8,6 @@ import pytest
 import irconv
 from irconv import nn
 from irconv.builder import Builder, GraphValue
-from irconv.errors import Location
 from irconv.graph import Composite, Graph, Provenance
 from irconv.op import Value
 from irconv.ops.contract import matmul
@@ -20,6 +19,7 @@ from irconv.passes.base import Note, Pipeline
 from irconv.passes.check import Checker
 from irconv.passes.dce import DeadCode
 from irconv.passes.fold_batch_norm import FoldBatchNorm
+from irconv.places import Location
 from irconv.state import DerivedVariable, Variable
 from irconv.types import tensor_type, type_of
 from irconv.verify import verify

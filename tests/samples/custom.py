@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.samples import Sample, numbers
 
 from irconv.ops.custom import AttachGradientAttributes
 from irconv.ops.elementwise import multiply
+from tests.samples import Sample, numbers
 
 
 def _row(name: str, inputs: int, *operands: np.ndarray) -> Sample:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from differences import central_differences
 from numpy.testing import assert_allclose, assert_array_equal
 
 import irconv
@@ -12,6 +11,7 @@ import irconv.nn.functional as F
 from irconv import TensorSpec
 from irconv.autograd import graph_of
 from irconv.errors import GradientError, TraceError
+from tests.differences import central_differences
 from tests.worked_examples.ways import check, check_gradients, f32, f64, normal
 
 # --- the recorded graph ------------------------------------------------------------------------------------------------

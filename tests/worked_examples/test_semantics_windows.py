@@ -13,7 +13,6 @@ import itertools
 
 import numpy as np
 import pytest
-from differences import central_differences
 
 import irconv
 import irconv.nn.functional as F
@@ -21,6 +20,7 @@ from irconv import nn
 from irconv.errors import AttributeValueError, IrconvError
 from irconv.ops import pad as pad_op
 from irconv.ops import pool as pool_op
+from tests.differences import central_differences
 from tests.ops import window_oracles as oracle
 from tests.worked_examples.ways import check, check_gradients, image, normal, shape_of
 

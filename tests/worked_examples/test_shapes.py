@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from differences import central_differences
 from numpy.testing import assert_allclose, assert_array_equal
 
 import irconv
@@ -14,6 +13,7 @@ import irconv.nn.functional as F
 from irconv import TensorSpec, nn
 from irconv.cost import graph_cost
 from irconv.errors import AttributeValueError
+from tests.differences import central_differences
 from tests.ops import window_oracles as oracle
 from tests.worked_examples.ways import backward, check, check_gradients, check_shape, f32, f64, normal, shape_of
 

@@ -12,7 +12,7 @@ from onnx import AttributeProto
 from irconv.errors import ModelError
 from irconv.frontends.onnx.tensors import sparse_array, tensor_array
 
-_FIELDS = {
+_FIELDS: dict[int, str] = {
     AttributeProto.FLOAT: "f",
     AttributeProto.INT: "i",
     AttributeProto.STRING: "s",

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ DEFAULT_OPSET = 21
 """Of March 2024: the first whose nodes have a place for metadata."""
 
 OLDEST_OPSET = 18
-"""The first with bitwise operators, Col2Im, and ScatterElements that adds."""
+"""The first with bitwise operators, and with the axes of all reductions as inputs."""
 
 LARGEST = 2**31 - 2**20
 """How many bytes one protobuf message may have, less some room."""
@@ -38,7 +39,8 @@ def export(graph: Graph, path: str | os.PathLike[str] | None = None, opset: int 
     ``metadata_props`` say which output is what: ``irconv.outputs`` and ``irconv.updates``, as JSON.
 
     opset: version of ONNX's operators, 18 or later.  Random bits become functions in the model (Philox, bit for bit).
-    A model of more than 2 GB puts its tensors into a file beside ``path``.
+    A model of more than 2 GB puts its tensors into a file beside ``path``, to which the model returned refers.
+    Comparisons with NaN (max, argmax, max pooling, sorting) are as the runtime has them: ONNX leaves them open.
 
     Raises AttributeValueError for an opset that is too old or unknown, ModelError for a model too large for one message without
     ``path``, or a path that cannot be written.
@@ -46,7 +48,8 @@ def export(graph: Graph, path: str | os.PathLike[str] | None = None, opset: int 
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise AttributeValueError(
-            f"opset {opset} is not between {OLDEST_OPSET} and {newest}", hint="newer ones come with newer versions of onnx"
+            f"opset {opset} is not between {OLDEST_OPSET} and {newest}",
+            hint="newer ones come with newer versions of onnx",
         )
     w = Writer(graph, opset)
     for node in graph:
@@ -73,7 +76,7 @@ def host_array(graph: Graph, state: Node) -> np.ndarray:
     variable = graph.state[state.name]
     variable.refresh()
     with variable.lock:
-        array = variable.array
+        array: Any = variable.array
         return array.get() if hasattr(array, "__cuda_array_interface__") else np.array(array)
 
 
@@ -82,9 +85,12 @@ class Results:
 
     def __init__(self, graph: Graph, w: Writer):
         self.types: dict[str, TensorType] = {}
-        self.outputs = {path: self._output(graph[i], _output_name(path, graph[i]), w) for path, i in graph.outputs.items()}
+        self.outputs = {
+            path: self._output(graph[i], _output_name(path, graph[i]), w) for path, i in graph.outputs.items()
+        }
         self.updates = {
-            graph[state].name: self._output(graph[value], f"new_{graph[state].name}", w) for state, value in graph.updates.items()
+            graph[state].name: self._output(graph[value], f"new_{graph[state].name}", w)
+            for state, value in graph.updates.items()
         }
 
     def _output(self, node: Node, name: str, w: Writer) -> str:
@@ -144,10 +150,14 @@ def finish(model: ModelProto, path: str | os.PathLike[str] | None) -> None:
     large = model.ByteSize() > LARGEST
     if path is None:
         if large:
-            raise ModelError("the model has more than 2 GB, which one message cannot hold", hint="give a path to export it to")
+            raise ModelError(
+                "the model has more than 2 GB, which one message cannot hold", hint="give a path to export it to"
+            )
         onnx.checker.check_model(model, full_check=True)
         return
     target = Path(path)
+    if not target.parent.is_dir():
+        raise ModelError(f"{target} cannot be written: there is no folder {target.parent}")
     try:
         onnx.save(model, target, save_as_external_data=large, location=f"{target.name}.data")
     except OSError as error:

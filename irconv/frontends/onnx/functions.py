@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx import FunctionProto, NodeProto, TypeProto, defs, helper
+from onnx import FunctionProto, NodeProto, TypeProto, checker, defs, helper
 
 from irconv.errors import ModelError
 from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph
 from irconv.types import TensorType
+
+CHECKED = frozenset({"Attention", "CausalConvWithState", "FlexAttention", "LinearAttention", "RotaryEmbedding"})
+"""Operators whose definition depends on the types of their inputs, that may be asked for of nodes in untrusted files."""
 
 
 def _schema(node: Node) -> Any:
@@ -19,19 +22,20 @@ def _schema(node: Node) -> Any:
 
 
 def has_body(node: Node) -> bool:
-    """Whether ONNX defines the node's operator by simpler ones."""
+    """Whether ONNX defines the node's operator by simpler ones, and the definition can be had for any node."""
     schema = _schema(node)
-    return schema is not None and (schema.has_function or schema.has_context_dependent_function)
+    return schema is not None and (schema.has_function or (schema.has_context_dependent_function and node.operator in CHECKED))
 
 
 def expanded(node: Node, types: tuple[TensorType | None, ...], reader: GraphReader) -> OnnxGraph:
-    """The body of a function that ONNX defines, for inputs of these types."""
+    """The body of a function that ONNX defines, for inputs of these types (None for one that is left out)."""
     schema = _schema(node)
     proto = NodeProto(op_type=node.operator, domain=node.domain, input=node.inputs, output=node.outputs)
     proto.attribute.extend(node.attributes.protos.values())
     if schema.has_function:
         data = schema.get_function_with_opset_version(_best(schema.function_opset_versions, node.opset))
     else:
+        _check(node, proto)
         version = _best(schema.context_dependent_function_opset_versions, node.opset)
         given = [_type_proto(t).SerializeToString() for t in types]
         data = schema.get_context_dependent_function_with_opset_version(version, proto.SerializeToString(), given)
@@ -39,7 +43,18 @@ def expanded(node: Node, types: tuple[TensorType | None, ...], reader: GraphRead
     function.ParseFromString(data)
     if not function.node:
         raise ModelError(f"node {node}: ONNX does not say what it means for these inputs")
-    return reader.function(function, proto, {"": node.opset} if node.domain == "" else {"": newest()})
+    return reader.function(function, proto, {"": node.opset if node.domain == "" else newest()})
+
+
+def _check(node: Node, proto: NodeProto) -> None:
+    """Raise ModelError for missing or mistyped attributes: ONNX's own code takes them for granted."""
+    context = checker.DEFAULT_CONTEXT.__class__()
+    context.ir_version = checker.DEFAULT_CONTEXT.ir_version
+    context.opset_imports = {"": newest(), node.domain: node.opset}
+    try:
+        checker.check_node(proto, context)
+    except checker.ValidationError as error:
+        raise ModelError(f"node {node} is malformed: {str(error).splitlines()[0]}") from None
 
 
 def _best(versions: list[int], opset: int) -> int:

@@ -17,7 +17,7 @@ from irconv.frontends.onnx.tensors import element_type, sparse_array, tensor_arr
 from irconv.places import Location
 from irconv.types import DType
 
-MAX_NODES = 200_000
+MAX_NODES = 50_000
 """No model may have more nodes once its functions are opened: functions that call functions can grow without bound."""
 
 

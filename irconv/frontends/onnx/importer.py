@@ -22,11 +22,16 @@ from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted
 from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList, find_operator
 from irconv.tensor import Tensor
 
-MAX_KNOWN_BYTES = 2**30
-"""No single value that is computed while a model is imported may be larger."""
+MAX_RESULT_BYTES = 2**30
+"""No single value may be larger when a model runs eagerly."""
 
-MAX_RECORDED = 2_000_000
-"""Nodes that one import may record: loops and recurrent cells are unrolled."""
+MAX_KNOWN_BYTES = 2**28
+"""All values computed while a model is imported may have so many bytes together, or ``KNOWN_SHARE`` times its stored ones."""
+
+KNOWN_SHARE = 16
+
+MAX_RECORDED = 200_000
+"""Nodes that one import may run, and operations that it may record: loops and recurrent cells are unrolled."""
 
 VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators through which a stored tensor stays what it is: a weight that is transposed first is a weight."""
@@ -96,11 +101,15 @@ def _wanted(graph: OnnxGraph, slots: Any, through: Any, outputs: Iterable[str] =
 class Run:
     """One run of a model.
 
-    reader: opens functions that ONNX defines; training: the model's mode.
+    reader: opens functions that ONNX defines; training: the model's mode; steps: nodes that ran; known: bytes of values that
+    were computed at import; most: how many there may be.
     """
 
     reader: GraphReader
     training: bool
+    steps: int = 0
+    known: int = 0
+    most: int = MAX_KNOWN_BYTES
     named: set[int] = field(default_factory=set)
     opened: dict[tuple[int, Any], OnnxGraph] = field(default_factory=dict)
 
@@ -110,7 +119,9 @@ class Run:
             for each in value.items if isinstance(value, TensorList) else (value,):
                 if isinstance(each.value, GraphValue):
                     self.named.add(each.value.id)
-        with computing_at_most(MAX_KNOWN_BYTES), np.errstate(all="ignore"):
+        self.most = max(MAX_KNOWN_BYTES, KNOWN_SHARE * sum(array.nbytes for array in graph.tensors.values()))
+        limit = self.most if current_tracer() is not None else MAX_RESULT_BYTES
+        with computing_at_most(limit), np.errstate(all="ignore"):
             return self.graph(graph, dict(values))
 
     def graph(self, graph: OnnxGraph, values: MutableMapping[str, OnnxValue]) -> tuple[Any, ...]:
@@ -134,11 +145,11 @@ class Run:
         try:
             if tracer is None:
                 return self._results(node, inputs, values)
-            if len(tracer.graph) > MAX_RECORDED:
-                raise ModelError(f"the model unrolls into more than {MAX_RECORDED} operations")
+            self._count(tracer)
             with tracer.placed(node.location, node.name, node.outputs[0] if node.outputs else node.name):
                 results = self._results(node, inputs, values)
             self._name(tracer, node, results)
+            self._weigh(results)
             return results
         except ModelError as error:
             raise error.at(location=node.location, excerpt=described(node, inputs)) from None
@@ -168,6 +179,19 @@ class Run:
         if len(node.outputs) > len(results):
             raise ModelError(f"node {node} has {len(node.outputs)} outputs, it can have {len(results)}")
         return results
+
+    def _count(self, tracer: Any) -> None:
+        self.steps += 1
+        if max(self.steps, len(tracer.graph)) > MAX_RECORDED:
+            raise ModelError(f"the model unrolls into more than {MAX_RECORDED} operations")
+
+    def _weigh(self, results: Sequence[OnnxValue | None]) -> None:
+        """Values that are known now are kept until the import ends."""
+        for result in results:
+            if isinstance(result, Tensor) and not result.is_traced:
+                self.known += result.type.bytes
+        if self.known > self.most:
+            raise ModelError(f"the values that are computed at import have more than {self.most} bytes")
 
     def _open(self, node: Node, types: tuple[Any, ...]) -> OnnxGraph:
         """What a function of ONNX's own stands for on inputs of these types."""

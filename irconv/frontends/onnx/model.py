@@ -13,8 +13,8 @@ from irconv.errors import ModelError, ShapeError
 from irconv.frontends.onnx import operators
 from irconv.frontends.onnx.graphs import OnnxGraph, Port, listed
 from irconv.frontends.onnx.importer import Run, buffer_names, factor_names, static_names, unsupported, weight_names
-from irconv.frontends.onnx.registry import OnnxValue, TensorList
 from irconv.frontends.onnx.reader import OnnxFile, read_model
+from irconv.frontends.onnx.registry import OnnxValue, TensorList
 from irconv.nn.module import Buffer, Module, Parameter
 from irconv.tensor import Tensor, as_tensor
 from irconv.tracing import DeclaresInputs, Fixed, leaf_type
@@ -85,10 +85,11 @@ class OnnxModel(Module, DeclaresInputs):
         """Specs of all inputs, where the file fixes their shapes; None where it leaves a dimension open."""
         found = []
         for port in self._graph.inputs:
-            dims = port.dims
-            if dims is None or port.dtype is None or port.sequence or any(not isinstance(n, int) for n in dims) or port.name in self.fixed_inputs:
+            sizes = [n for n in port.dims or () if isinstance(n, int)]
+            known = port.dims is not None and len(sizes) == len(port.dims) and port.dtype is not None
+            if not known or port.sequence or port.name in self.fixed_inputs:
                 return None
-            found.append(TensorSpec(tuple(n for n in dims if isinstance(n, int)), port.dtype, port.name))
+            found.append(TensorSpec(tuple(sizes), port.dtype, port.name))
         return tuple(found)
 
     def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

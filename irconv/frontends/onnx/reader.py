@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -74,6 +75,7 @@ def _parsed(data: bytes, shown: str) -> ModelProto:
         model.ParseFromString(data)
     except DecodeError:
         raise ModelError(f"{shown} is truncated or not an ONNX file") from None
+    _check_text(model, shown)
     if not model.HasField("graph") or not model.graph.output:
         raise ModelError(f"{shown} is not an ONNX model: it has no graph with outputs")
     version = operator_sets(model.opset_import).get("", 1)
@@ -83,3 +85,18 @@ def _parsed(data: bytes, shown: str) -> ModelProto:
             hint="pip install --upgrade onnx",
         )
     return model
+
+
+def _check_text(message: Any, shown: str) -> None:
+    """ModelError for names that are not UTF-8: protobuf hands them over as bytes."""
+    for part in message.DESCRIPTOR.fields:
+        if part.type not in (part.TYPE_STRING, part.TYPE_MESSAGE):
+            continue
+        found = getattr(message, part.name)
+        if isinstance(found, (str, bytes)) or not hasattr(found, "__len__"):
+            found = (found,) if part.type == part.TYPE_STRING or message.HasField(part.name) else ()
+        for each in found:
+            if isinstance(each, bytes):
+                raise ModelError(f"{shown} is damaged: {part.full_name} is not text: {each[:40]!r}")
+            if not isinstance(each, str):
+                _check_text(each, shown)

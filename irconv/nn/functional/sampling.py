@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from irconv.ops import elementwise as e
 from irconv.ops.concat import concat
 from irconv.ops.contract import matmul
 from irconv.ops.index import take
-from irconv.ops.shape import broadcast, expand_dims, int_tuple, narrow, reshape, squeeze, transpose, zeros
+from irconv.ops.shape import expand_dims, int_tuple, narrow, reshape, squeeze, transpose, zeros
 from irconv.tensor import Tensor, as_tensor, floating
 from irconv.tracing import composite
 from irconv.types import I64
@@ -82,27 +83,52 @@ def grid_sample(
 
 
 def _sampled(x: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Tensor:
+    size, out = x.shape[2:], grid.shape[1:-1]
+    rank = len(size)
+    flat = e.cast(reshape(grid, (x.shape[0], math.prod(out), rank)), grid.type.dtype.accumulator)
+    coordinates = [squeeze(narrow(flat, -1, rank - 1 - axis, rank - axis), -1) for axis in range(rank)]
+    positions = [_position(coordinate, n, align) for coordinate, n in zip(coordinates, size, strict=True)]
+    values = sample_at(x, positions, mode, padding, align)
+    return tensor_of(reshape(values, (*x.shape[:2], *out)))
+
+
+def sample_at(
+    x: Value, positions: Sequence[Value], mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False
+) -> Value:
+    """x [N, C, *S] read at positions [N, points], one value for each axis, in elements: [N, C, points].
+
+    Modes as in :func:`grid_sample`; ``align_corners`` says where a reflection turns: at the outer elements or at their edges.
+    """
+    total = reduce(e.add, tap_terms(x, positions, mode, padding_mode, align_corners))
+    return transpose(e.cast(total, x.type.dtype), (0, 2, 1))
+
+
+def tap_terms(
+    x: Value,
+    positions: Sequence[Value],
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    samples: Value | None = None,
+) -> Iterator[Value]:
+    """What each tap adds to the result of :func:`sample_at`, [M, points, C] in the type that sums are carried in.
+
+    samples: for positions [M, points] the sample [M] that each row reads; None: its own.
+    """
     batch, channels, size = x.shape[0], x.shape[1], x.shape[2:]
-    rank, points = len(size), math.prod(grid.shape[1:-1])
-    flat = e.cast(reshape(grid, (batch, points, rank)), grid.type.dtype.accumulator)
-    taps = []
-    for axis, n in enumerate(size):
-        coordinate = squeeze(narrow(flat, -1, rank - 1 - axis, rank - axis), -1)
-        taps.append(_axis_taps(_position(coordinate, n, align), n, mode, padding, align))
+    axes = zip(positions, size, strict=True)
+    taps = [_axis_taps(position, n, mode, padding_mode, align_corners) for position, n in axes]
     work = x.type.dtype.accumulator if mode != "nearest" else x.type.dtype
-    rows = reshape(transpose(e.cast(x, work), (0, *range(2, rank + 2), 1)), (batch * math.prod(size), channels))
+    rows = reshape(transpose(e.cast(x, work), (0, *range(2, x.rank), 1)), (batch * math.prod(size), channels))
     nothing = rows.shape[0]  # the row that stands for what lies outside
     rows = concat([rows, zeros((1, channels), rows)])
-    total: Value | None = None
+    first: Value = x.builder.constant(np.arange(batch)) if samples is None else e.cast(samples, I64)
+    starts = reshape(e.multiply(first, math.prod(size)), (-1, 1))
     for chosen in itertools.product(*taps):
-        values = take(rows, _row(chosen, size, nothing), 0)
-        weights = [e.cast(weight, work) for _, weight in chosen if weight is not None]
-        for weight in _product(weights):
+        values = take(rows, _row(chosen, size, starts, nothing), 0)
+        for weight in _product([e.cast(weight, work) for _, weight in chosen if weight is not None]):
             values = e.multiply(values, expand_dims(weight, -1))
-        total = values if total is None else e.add(total, values)
-    assert total is not None
-    moved = transpose(e.cast(total, x.type.dtype), (0, 2, 1))
-    return tensor_of(reshape(moved, (batch, channels, *grid.shape[1:-1])))
+        yield values
 
 
 def _product(values: Sequence[Value]) -> list[Value]:
@@ -160,16 +186,16 @@ def _cubic_weights(t: Value) -> list[Value]:
     return [far(e.add(t, 1)), near(t), near(e.subtract(1, t)), far(e.subtract(2, t))]
 
 
-def _row(chosen: Sequence[Tap], size: tuple[int, ...], nothing: int) -> Value:
-    """The row of all samples' elements that one tap of every axis means; ``nothing`` where an index lies outside (or is NaN)."""
-    row: Value | None = None
+def _row(chosen: Sequence[Tap], size: tuple[int, ...], starts: Value, nothing: int) -> Value:
+    """The row of all samples' elements that one tap of every axis means; ``nothing`` where an index lies outside (or is NaN).
+
+    starts: the first row of the sample that each row of positions reads.
+    """
+    row: Value = starts.builder.constant(np.zeros((), np.int64))
     exists: Value | None = None
     for (index, _), n in zip(chosen, size, strict=True):
         inside = e.logical_and(e.greater_equal(index, 0), e.less_equal(index, n - 1))
-        whole = e.cast(e.where(inside, index, 0), I64)
-        row = whole if row is None else e.add(e.multiply(row, n), whole)
+        row = e.add(e.multiply(row, n), e.cast(e.where(inside, index, 0), I64))
         exists = inside if exists is None else e.logical_and(exists, inside)
-    assert row is not None
     assert exists is not None
-    starts = row.builder.constant((np.arange(row.shape[0]) * math.prod(size)).reshape(-1, 1))
-    return e.where(exists, e.add(row, broadcast(starts, row.shape)), nothing)
+    return e.where(exists, e.add(row, starts), nothing)

@@ -15,6 +15,7 @@ from irconv.ops.elementwise.rules import (
     binary,
     compare,
     define,
+    float_only,
     logical,
     same,
 )
@@ -119,6 +120,7 @@ def isnan(x: Value) -> Value:
 
 def isinf(x: Value, positive: bool = True, negative: bool = True) -> Value:
     """Whether x is infinite; of the two infinities only those asked for count."""
+    float_only(None, x.type)
     if positive and negative:
         return logical_or(equal(x, math.inf), equal(x, -math.inf))
     if positive or negative:

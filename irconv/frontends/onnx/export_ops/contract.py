@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from irconv.frontends.onnx.export_ops.elementwise import carrier
+from irconv.frontends.onnx.export_ops.index import add_at
 from irconv.frontends.onnx.export_ops.shape import placed
 from irconv.frontends.onnx.export_ops.writer import Writer, lowering
 from irconv.graph import Node
@@ -25,8 +27,7 @@ def _matmul(w: Writer, node: Node, x: str, y: str) -> str:
     if w.graph[node.operands[0]].type.shape[-1] == 0:
         return w.filled(node.type, 0)
     dtype = node.type.dtype
-    wide = accumulator(dtype)
-    return w.back(w.op("MatMul", *w.carried(dtype, wide, x, y)), dtype, wide)
+    return w.op_in(accumulator(dtype), dtype, "MatMul", x, y)
 
 
 # --- windows -------------------------------------------------------------------------------------------------------------
@@ -62,14 +63,23 @@ def window_axes(rank: int) -> tuple[list[int], list[int]]:
     return [2 + 2 * axis for axis in range(rank)], [3 + 2 * axis for axis in range(rank)]
 
 
-def columns(w: Writer, x: str, type_: TensorType, counts: Ints, kernel: Ints, groups: int, *window: Ints | Pairs) -> str:
-    """The matrices of im2col, [groups, N * windows, C / groups * taps]; ``window`` is stride, padding and dilation."""
+def columns(
+    w: Writer,
+    x: str,
+    type_: TensorType,
+    counts: Ints,
+    kernel: Ints,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
+) -> str:
+    """The matrices of im2col, [groups, N * windows, C / groups * taps]."""
     batch, channels = type_.shape[:2]
-    rank = len(kernel)
-    x = windows(w, x, type_, counts, kernel, *window)  # type: ignore[arg-type]  # stride, padding, dilation, in order
+    x = windows(w, x, type_, counts, kernel, stride, padding, dilation)
     places = [n for pair in zip(counts, kernel, strict=True) for n in pair]
     x = w.reshape(x, [batch, groups, channels // groups, *places])
-    spatial, taps = ([1 + axis for axis in axes] for axes in window_axes(rank))
+    spatial, taps = ([1 + axis for axis in axes] for axes in window_axes(len(kernel)))
     x = w.transpose(x, [1, 0, *spatial, 2, *taps])
     return w.reshape(x, [groups, batch * math.prod(counts), channels // groups * math.prod(kernel)])
 
@@ -78,25 +88,45 @@ def columns(w: Writer, x: str, type_: TensorType, counts: Ints, kernel: Ints, gr
 def _im2col(w: Writer, node: Node, x: str) -> str:
     a, type_ = node.attributes, w.graph[node.operands[0]].type
     counts = window_counts(type_.shape[2:], a.kernel, a.stride, a.padding, a.dilation)
-    return columns(w, x, type_, counts, a.kernel, a.groups, a.stride, a.padding, a.dilation)
+    return columns(w, x, type_, counts, a.kernel, a.stride, a.padding, a.dilation, a.groups)
 
 
 def fold(
-    w: Writer, x: str, dtype: DType, groups: int, batch: int, counts: Ints, kernel: Ints, stride: Ints, dilation: Ints, each: int
+    w: Writer,
+    x: str,
+    dtype: DType,
+    groups: int,
+    batch: int,
+    counts: Ints,
+    kernel: Ints,
+    stride: Ints,
+    dilation: Ints,
+    each: int,
 ) -> str:
     """Window matrices added up over the positions that the windows cover: [N, groups * each, *covered]."""
-    taps, places = math.prod(kernel), math.prod(counts)
-    x = w.reshape(x, [groups, batch, places, each * taps])
-    x = w.reshape(w.transpose(x, [1, 0, 3, 2]), [batch, groups * each * taps, places])
-    shape = w.ints(covered(counts, kernel, stride, dilation))
-    return w.op("Col2Im", x, shape, w.ints(kernel), strides=list(stride), dilations=list(dilation))
+    rank = len(counts)
+    reach = covered(counts, kernel, stride, dilation)
+    x = w.reshape(x, [groups, batch, *counts, each, *kernel])
+    spatial, taps = range(2, 2 + rank), range(3 + rank, 3 + 2 * rank)
+    x = w.transpose(x, [1, 0, 2 + rank, *spatial, *taps])
+    places = ""
+    for axis, (count, k, s, d) in enumerate(zip(counts, kernel, stride, dilation, strict=True)):
+        shape = [1] * (2 * rank)
+        shape[axis], shape[rank + axis] = count, k
+        row = (np.arange(count)[:, None] * s + np.arange(k) * d) * math.prod(reach[axis + 1 :])
+        name = w.constant(row.reshape(shape), np.int64)
+        places = w.op("Add", places, name) if places else name
+    rows = (batch * groups * each, math.prod(counts) * math.prod(kernel))
+    indices = w.expand(w.reshape(places, (1, rows[1])), rows)
+    total = add_at(w, TensorType(dtype, (rows[0], math.prod(reach))), w.reshape(x, rows), indices, 1)
+    return w.reshape(total, (batch, groups * each, *reach))
 
 
 @lowering("col2im")
 def _col2im(w: Writer, node: Node, x: str) -> str:
     a, dtype = node.attributes, node.type.dtype
     wide = accumulator(dtype)
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     counts = window_counts(a.size, a.kernel, a.stride, a.padding, a.dilation)
     each = a.channels // a.groups
     total = fold(w, x, wide, a.groups, a.batch, counts, a.kernel, a.stride, a.dilation, each)
@@ -142,10 +172,10 @@ def _integer_conv(w: Writer, node: Node, x: str, weight: str) -> str:
     a, dtype, source = node.attributes, node.type.dtype, w.graph[node.operands[0]].type
     shape = w.graph[node.operands[1]].type.shape
     wide = accumulator(dtype)
-    x, weight = w.carried(dtype, wide, x, weight)
+    x, weight = w.carried(x, dtype, wide), w.carried(weight, dtype, wide)
     counts = node.type.shape[2:]
     wide_source = TensorType(wide, source.shape)
-    rows = columns(w, x, wide_source, counts, shape[2:], a.groups, a.stride, a.padding, a.dilation)
+    rows = columns(w, x, wide_source, counts, shape[2:], a.stride, a.padding, a.dilation, a.groups)
     each = shape[0] // a.groups
     weights = w.transpose(w.reshape(weight, [a.groups, each, math.prod(shape[1:])]), [0, 2, 1])
     product = w.reshape(w.op("MatMul", rows, weights), [a.groups, source.shape[0], math.prod(counts), each])
@@ -160,15 +190,21 @@ def _conv_transpose(w: Writer, node: Node, x: str, weight: str) -> str:
     full = covered(source.shape[2:], kernel, a.stride, a.dilation)
     if not dtype.is_float:
         wide = accumulator(dtype)
-        total = _integer_transpose(w, source, shape, a, *w.carried(dtype, wide, x, weight), wide)
+        total = _integer_transpose(w, node, w.carried(x, dtype, wide), w.carried(weight, dtype, wide), wide)
         return w.back(_shifted(w, total, node.type, wide, full, a.padding), dtype, wide)
     after = [f - n - b for f, n, b in zip(full, a.output_size, a.padding, strict=True)]
     fits = all(b >= 0 and -e < s and b < f for b, e, s, f in zip(a.padding, after, a.stride, full, strict=True))
-    window = {"strides": list(a.stride), "dilations": list(a.dilation), "group": a.groups, "kernel_shape": list(kernel)}
+    window: dict[str, Any] = {
+        "strides": list(a.stride),
+        "dilations": list(a.dilation),
+        "group": a.groups,
+        "kernel_shape": list(kernel),
+    }
     if fits:
         pads = [*a.padding, *(max(e, 0) for e in after)]
-        extra = {"output_padding": [max(-e, 0) for e in after]} if any(e < 0 for e in after) else {}
-        return w.op("ConvTranspose", x, weight, pads=pads, **extra, **window)
+        if any(e < 0 for e in after):
+            window["output_padding"] = [max(-e, 0) for e in after]
+        return w.op("ConvTranspose", x, weight, pads=pads, **window)
     return _shifted(w, w.op("ConvTranspose", x, weight, **window), node.type, dtype, full, a.padding)
 
 
@@ -177,15 +213,13 @@ def _shifted(w: Writer, total: str, type_: TensorType, dtype: DType, full: Seque
     return placed(w, total, dtype, size, [0, 0, *(-b for b in before)], type_.shape)
 
 
-def _integer_transpose(
-    w: Writer, source: TensorType, shape: Ints, a: object, x: str, weight: str, wide: DType
-) -> str:
+def _integer_transpose(w: Writer, node: Node, x: str, weight: str, wide: DType) -> str:
     """The products of every element with its weights, added up where they belong."""
-    groups, stride, dilation = a.groups, a.stride, a.dilation  # type: ignore[attr-defined]  # conv_transpose's
-    batch, channels, *counts = source.shape
-    taken, places = channels // groups, math.prod(counts)
-    pixels = w.transpose(w.reshape(x, [batch, groups, taken, places]), [1, 0, 3, 2])
-    pixels = w.reshape(pixels, [groups, batch * places, taken])
-    weights = w.reshape(weight, [groups, taken, math.prod(shape[1:])])
+    a, shape = node.attributes, w.graph[node.operands[1]].type.shape
+    batch, channels, *counts = w.graph[node.operands[0]].type.shape
+    taken, places = channels // a.groups, math.prod(counts)
+    pixels = w.transpose(w.reshape(x, [batch, a.groups, taken, places]), [1, 0, 3, 2])
+    pixels = w.reshape(pixels, [a.groups, batch * places, taken])
+    weights = w.reshape(weight, [a.groups, taken, math.prod(shape[1:])])
     product = w.op("MatMul", pixels, weights)
-    return fold(w, product, wide, groups, batch, tuple(counts), shape[2:], stride, dilation, shape[1])
+    return fold(w, product, wide, a.groups, batch, tuple(counts), shape[2:], a.stride, a.dilation, shape[1])

@@ -77,8 +77,8 @@ ARITHMETIC = {"add": "Add", "subtract": "Sub", "multiply": "Mul", "power": "Pow"
 
 @lowering(*ARITHMETIC)
 def _arithmetic(w: Writer, node: Node, x: str, y: str) -> str:
-    wide = carrier(node.type.dtype)
-    return w.back(w.op(ARITHMETIC[node.op.name], *w.carried(node.type.dtype, wide, x, y)), node.type.dtype, wide)
+    dtype = node.type.dtype
+    return w.op_in(carrier(dtype), dtype, ARITHMETIC[node.op.name], x, y)
 
 
 @lowering("attach_gradient")
@@ -99,15 +99,12 @@ def _sign(w: Writer, node: Node, x: str) -> str:
 
 @lowering("negative")
 def _negative(w: Writer, node: Node, x: str) -> str:
-    wide = carrier(node.type.dtype)
-    return w.back(w.op("Neg", *w.carried(node.type.dtype, wide, x)), node.type.dtype, wide)
+    return w.op_in(carrier(node.type.dtype), node.type.dtype, "Neg", x)
 
 
 @lowering("square")
 def _square(w: Writer, node: Node, x: str) -> str:
-    wide = carrier(node.type.dtype)
-    (x,) = w.carried(node.type.dtype, wide, x)
-    return w.back(w.op("Mul", x, x), node.type.dtype, wide)
+    return w.op_in(carrier(node.type.dtype), node.type.dtype, "Mul", x, x)
 
 
 @lowering("relu")
@@ -118,7 +115,7 @@ def _relu(w: Writer, node: Node, x: str) -> str:
     wide = carrier(dtype)
     if wide is I64:
         return w.op("Max", x, w.constant(0, I64))
-    return w.back(w.op("Relu", *w.carried(dtype, wide, x)), dtype, wide)
+    return w.op_in(wide, dtype, "Relu", x)
 
 
 @lowering("rsqrt")
@@ -158,7 +155,7 @@ def _clip(w: Writer, node: Node, x: str) -> str:
     bounds = ["" if math.isinf(b) else w.constant(b, wide) for b in (low, high)]
     if not any(bounds):
         return w.op("Identity", x)
-    return w.back(w.op("Clip", *w.carried(dtype, wide, x), *bounds), dtype, wide)
+    return w.back(w.op("Clip", w.carried(x, dtype, wide), *bounds), dtype, wide)
 
 
 # --- division of integers and its remainder ------------------------------------------------------------------------------
@@ -187,7 +184,7 @@ def _floor_divide(w: Writer, node: Node, x: str, y: str) -> str:
         quotient = w.op("Div", x, w.op("Where", zero, w.constant(1, U64), y))
         return w.op("Where", zero, w.constant(0, U64), quotient)
     wide = carrier(dtype)
-    x, y = w.carried(dtype, wide, x, y)
+    x, y = w.carried(x, dtype, wide), w.carried(y, dtype, wide)
     safe, by_zero, by_minus = _safe_divisor(w, y, wide)
     quotient = w.op("Div", x, safe)
     rest = w.op("Sub", x, w.op("Mul", quotient, safe))
@@ -219,7 +216,7 @@ def _remainder(w: Writer, node: Node, x: str, y: str) -> str:
         rest = w.op("Mod", x, w.op("Where", zero, w.constant(1, U64), y))
         return w.op("Where", zero, w.constant(0, U64), rest)
     wide = carrier(dtype)
-    x, y = w.carried(dtype, wide, x, y)
+    x, y = w.carried(x, dtype, wide), w.carried(y, dtype, wide)
     safe, _, _ = _safe_divisor(w, y, wide)  # the remainder by 1 is 0, as it is by 0 and -1
     return w.back(w.op("Mod", x, safe), dtype, wide)
 
@@ -236,7 +233,7 @@ def _extremum(w: Writer, node: Node, x: str, y: str) -> str:
     if dtype is BOOL:
         return w.op(logic, x, y)
     wide = I32 if dtype in NARROW else dtype
-    return w.back(w.op(numbers, *w.carried(dtype, wide, x, y)), dtype, wide)
+    return w.op_in(wide, dtype, numbers, x, y)
 
 
 COMPARISONS = {"less": "Less", "less_equal": "LessOrEqual", "greater": "Greater", "greater_equal": "GreaterOrEqual"}
@@ -246,7 +243,7 @@ COMPARISONS = {"less": "Less", "less_equal": "LessOrEqual", "greater": "Greater"
 def _compare(w: Writer, node: Node, x: str, y: str) -> str:
     dtype = operand_type(w, node)
     wide = I32 if dtype is BOOL else carrier(dtype)
-    values = w.carried(dtype, wide, x, y)
+    values = [w.carried(v, dtype, wide) for v in (x, y)]
     if dtype is U64:  # moved down by 2^63, so that the order of the bits is that of signed numbers
         values = [w.op("Add", v, w.constant(I64.lowest, I64)) for v in values]
     return w.op(COMPARISONS[node.op.name], *values)
@@ -255,7 +252,7 @@ def _compare(w: Writer, node: Node, x: str, y: str) -> str:
 @lowering("equal", "not_equal")
 def _equal(w: Writer, node: Node, x: str, y: str) -> str:
     dtype = operand_type(w, node)
-    equal = w.op("Equal", *w.carried(dtype, carrier(dtype), x, y))
+    equal = w.op("Equal", *(w.carried(v, dtype, carrier(dtype)) for v in (x, y)))
     return equal if node.op.name == "equal" else w.op("Not", equal)
 
 
@@ -267,7 +264,7 @@ def _where(w: Writer, node: Node, condition: str, x: str, y: str) -> str:
 def choose(w: Writer, dtype: DType, condition: str, x: str, y: str) -> str:
     """x where the condition holds, y elsewhere."""
     wide = U8 if dtype in (BOOL, U8) else carrier(dtype)
-    return w.back(w.op("Where", condition, *w.carried(dtype, wide, x, y)), dtype, wide)
+    return w.back(w.op("Where", condition, w.carried(x, dtype, wide), w.carried(y, dtype, wide)), dtype, wide)
 
 
 # --- shifts --------------------------------------------------------------------------------------------------------------
@@ -276,7 +273,7 @@ def choose(w: Writer, dtype: DType, condition: str, x: str, y: str) -> str:
 def _shift(w: Writer, x: str, y: str, dtype: DType, direction: str) -> str:
     """x shifted as an unsigned number."""
     wide = U64 if dtype in (I64, U64) else U32
-    return w.back(w.op("BitShift", *w.carried(dtype, wide, x, y), direction=direction), dtype, wide)
+    return w.op_in(wide, dtype, "BitShift", x, y, direction=direction)
 
 
 @lowering("shift_left")
@@ -291,9 +288,8 @@ def _shift_right(w: Writer, node: Node, x: str, y: str) -> str:
         return _shift(w, x, y, dtype, "RIGHT")
     # floor(x / 2^y) of a negative x is not(not(x) / 2^y), and not(x) is not negative; x xor sign is one or the other
     wide = carrier(dtype)
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     sign = w.op("Neg", w.cast(w.op("Less", x, w.constant(0, wide)), wide))
-    (y,) = w.carried(dtype, wide, y)
+    y = w.carried(y, dtype, wide)
     shifted = _shift(w, w.op("BitwiseXor", x, sign), y, wide, "RIGHT")
     return w.back(w.op("BitwiseXor", shifted, sign), dtype, wide)
-

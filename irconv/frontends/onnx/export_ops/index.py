@@ -29,7 +29,7 @@ def add_at(w: Writer, result: TensorType, d: str, indices: str, axis: int) -> st
     """Zeros with each element of d, of the result's element type, added at its index along an axis."""
     dtype = result.dtype
     wide = F32 if dtype is F16 else dtype
-    (d,) = w.carried(dtype, wide, d)
+    d = w.carried(d, dtype, wide)
     zeros = w.filled(TensorType(wide, result.shape), 0)
     return w.back(w.op("ScatterElements", zeros, indices, d, axis=axis, reduction="add"), dtype, wide)
 
@@ -66,6 +66,8 @@ def _scatter(w: Writer, node: Node, x: str, indices: str, updates: str) -> str:
     wide = F32 if dtype is F16 and a.reduction in ("add", "mul") else dtype
     if dtype is BOOL and a.reduction != "set":
         wide = I32
-    x, updates = w.carried(dtype, wide, x, updates)
+    x, updates = w.carried(x, dtype, wide), w.carried(updates, dtype, wide)
     indices = _indices(w, node, indices)
-    return w.back(w.op("ScatterElements", x, indices, updates, axis=a.axis, reduction=REDUCTIONS[a.reduction]), dtype, wide)
+    return w.back(
+        w.op("ScatterElements", x, indices, updates, axis=a.axis, reduction=REDUCTIONS[a.reduction]), dtype, wide
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from irconv.frontends.onnx.export_ops.contract import cropped, window_axes, windows
+from irconv.frontends.onnx.export_ops.contract import window_axes, windows
 from irconv.frontends.onnx.export_ops.elementwise import choose
 from irconv.frontends.onnx.export_ops.index import add_at
 from irconv.frontends.onnx.export_ops.reduce import comparable
@@ -23,7 +23,7 @@ from irconv.frontends.onnx.export_ops.writer import Writer, lowering
 from irconv.graph import Node
 from irconv.ops.pool import AvgPoolAttributes, pool_divisors
 from irconv.ops.pool_taps import PoolAttributes, pool_counts
-from irconv.ops.window import Ints, Pairs, covered, window_spans
+from irconv.ops.window import Ints, Pairs, covered
 from irconv.types import F16, F32, I64, DType, TensorType
 
 # --- what windows there are ----------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def _extremum(w: Writer, node: Node, x: str) -> str:
         found = w.op("MaxPool", x if largest else w.op("Neg", x), **known[1])
         return found if largest else w.op("Neg", found)
     wide = comparable(dtype)
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     fill = dtype.lowest if largest else dtype.highest
     gathered = _gathered(w, x, TensorType(wide, source.shape), a, fill)
     axis = node.type.rank
@@ -97,7 +97,7 @@ def _winner(w: Writer, node: Node, x: str) -> str:
     a, source = node.attributes, w.graph[node.operands[0]].type
     largest = node.op.name == "argmax_pool"
     wide = comparable(source.dtype)
-    (x,) = w.carried(source.dtype, wide, x)
+    x = w.carried(x, source.dtype, wide)
     fill = source.dtype.lowest if largest else source.dtype.highest
     gathered = _gathered(w, x, TensorType(wide, source.shape), a, fill)
     taps = w.op("ArgMax" if largest else "ArgMin", gathered, axis=node.type.rank, keepdims=0)
@@ -143,7 +143,9 @@ def _positions(w: Writer, node: Node, taps: str, size: Ints) -> tuple[str, str]:
     taps = w.reshape(w.cast(taps, I64), flat)
     outside = ""
     if maker.op.name not in ("argmax_pool", "argmin_pool") or maker.attributes.kernel != a.kernel:
-        outside = w.op("Or", w.op("Less", taps, w.constant(0, I64)), w.op("GreaterOrEqual", taps, w.constant(tap_count, I64)))
+        outside = w.op(
+            "Or", w.op("Less", taps, w.constant(0, I64)), w.op("GreaterOrEqual", taps, w.constant(tap_count, I64))
+        )
         taps = w.op("Where", outside, w.constant(0, I64), taps)
     found = w.op("Gather", w.constant(offsets, np.int64), taps, axis=0)
     return w.op("Add", found, w.constant(origins.reshape(-1), np.int64)), outside
@@ -227,7 +229,7 @@ def _average(w: Writer, node: Node, x: str) -> str:
         window.pop("dilations")
         return w.op("AveragePool", x, **window)
     wide = _wide(dtype)
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     for axis, matrix in enumerate(_membership(a, size)):
         x = map_axis(w, x, source.rank, 2 + axis, matrix, wide)
     return w.back(w.op("Div", x, w.constant(pool_divisors(a, size), wide)), dtype, wide)
@@ -237,7 +239,7 @@ def _average(w: Writer, node: Node, x: str) -> str:
 def _average_adjoint(w: Writer, node: Node, d: str) -> str:
     a, dtype = node.attributes, node.type.dtype
     wide = _wide(dtype)
-    (d,) = w.carried(dtype, wide, d)
+    d = w.carried(d, dtype, wide)
     divisors, matrices = pool_divisors(a, a.size), _membership(a, a.size)
     if (divisors == divisors.flat[0]).all():
         matrices[0] /= divisors.flat[0]
@@ -250,4 +252,3 @@ def _average_adjoint(w: Writer, node: Node, d: str) -> str:
 
 def _wide(dtype: DType) -> DType:
     return F32 if dtype is F16 else dtype
-

@@ -105,5 +105,3 @@ def _random_bits(w: Writer, node: Node, key: str, step: str) -> str:
     if count % 4:
         flat = w.slice(flat, [0], [count], [1], [0])
     return w.reshape(w.cast(flat, U32), node.type.shape)
-
-

@@ -26,7 +26,7 @@ def _fold(w: Writer, node: Node, x: str) -> str:
     if source.size == 0:
         return w.filled(node.type, nothing)
     wide = _accumulator(source.dtype)
-    (x,) = w.carried(source.dtype, wide, x)
+    x = w.carried(x, source.dtype, wide)
     axes = node.attributes.axes
     result = w.reduce(kind, x, axes, node.attributes.keepdims) if axes else x
     return w.back(result, node.type.dtype, wide)
@@ -48,7 +48,7 @@ def _extremum(w: Writer, node: Node, x: str) -> str:
     if not axes:
         return x
     wide = comparable(dtype)
-    result = w.reduce(EXTREMA[node.op.name], *w.carried(dtype, wide, x), axes=axes, keepdims=node.attributes.keepdims)
+    result = w.reduce(EXTREMA[node.op.name], w.carried(x, dtype, wide), axes=axes, keepdims=node.attributes.keepdims)
     return w.back(result, dtype, wide)
 
 
@@ -59,7 +59,7 @@ POSITIONS = {"argmax": "ArgMax", "argmin": "ArgMin"}
 def _position(w: Writer, node: Node, x: str) -> str:
     source, axes = w.graph[node.operands[0]].type, node.attributes.axes
     wide = comparable(source.dtype)
-    (x,) = w.carried(source.dtype, wide, x)
+    x = w.carried(x, source.dtype, wide)
     kind, shape = POSITIONS[node.op.name], source.shape
     if len(axes) == 1:
         return w.op(kind, x, axis=axes[0], keepdims=int(node.attributes.keepdims))
@@ -74,7 +74,7 @@ def _position(w: Writer, node: Node, x: str) -> str:
 def _cumsum(w: Writer, node: Node, x: str) -> str:
     a, dtype = node.attributes, node.type.dtype
     wide = _accumulator(dtype)
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     total = w.op("CumSum", x, w.constant(a.axis, I64), exclusive=int(a.exclusive), reverse=int(a.reverse))
     return w.back(total, dtype, wide)
 
@@ -82,5 +82,5 @@ def _cumsum(w: Writer, node: Node, x: str) -> str:
 @lowering("top_k")
 def _top_k(w: Writer, node: Node, x: str) -> str:
     a, dtype = node.attributes, w.graph[node.operands[0]].type.dtype
-    (x,) = w.carried(dtype, comparable(dtype), x)
+    x = w.carried(x, dtype, comparable(dtype))
     return w.ops("TopK", x, w.ints([a.k]), axis=a.axis, largest=int(a.largest), sorted=1, outputs=2)[1]

@@ -40,7 +40,7 @@ def _resize(w: Writer, node: Node, x: str) -> str:
             x = w.op("Gather", x, w.constant(each.indices[:, 0], np.int64), axis=rank + axis)
         return x
     wide = F32 if dtype is F16 else dtype
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     for axis, each in taps:
         x = map_axis(w, x, rank, rank + axis, each.matrix(shape[axis]), wide)
     return w.back(x, dtype, wide)
@@ -51,7 +51,7 @@ def _resize_adjoint(w: Writer, node: Node, d: str) -> str:
     a, dtype, rank = node.attributes, node.type.dtype, node.type.rank
     shape = w.graph[node.operands[0]].type.shape
     wide = F32 if dtype is F16 else dtype
-    (d,) = w.carried(dtype, wide, d)
+    d = w.carried(d, dtype, wide)
     for (axis, taps), n in zip(taps_by_axis(a, a.size, shape), a.size, strict=True):
         d = map_axis(w, d, rank, rank + axis, taps.matrix(n).T, wide)
     return w.back(d, dtype, wide)

@@ -48,7 +48,8 @@ def _slice(w: Writer, node: Node, x: str) -> str:
     a = node.attributes
     shape = w.graph[node.operands[0]].type.shape
     cut = [axis for axis, n in enumerate(shape) if (a.start[axis], a.stop[axis], a.step[axis]) != (0, n, 1)]
-    return w.slice(x, *([bound[axis] for axis in cut] for bound in (a.start, a.stop, a.step)), cut) if cut else x
+    start, stop, step = ([bound[axis] for axis in cut] for bound in (a.start, a.stop, a.step))
+    return w.slice(x, start, stop, step, cut) if cut else x
 
 
 # --- writing to a part ---------------------------------------------------------------------------------------------------
@@ -89,11 +90,17 @@ def placed(
 
 
 def padded(
-    w: Writer, x: str, dtype: DType, before: Sequence[int], behind: Sequence[int], value: float = 0, mode: str = "constant"
+    w: Writer,
+    x: str,
+    dtype: DType,
+    before: Sequence[int],
+    behind: Sequence[int],
+    value: float = 0,
+    mode: str = "constant",
 ) -> str:
     """ONNX's Pad, which runtimes lack for 16-bit integers."""
     wide = I32 if dtype in (I16, U16) else dtype
-    (x,) = w.carried(dtype, wide, x)
+    x = w.carried(x, dtype, wide)
     filler = [w.constant(value, wide)] if mode == "constant" else []
     return w.back(w.op("Pad", x, w.ints([*before, *behind]), *filler, mode=mode), dtype, wide)
 
@@ -148,14 +155,14 @@ def _pad(w: Writer, node: Node, x: str) -> str:
         if a.mode == "mean":
             x = _pad_mean(w, x, dtype, shape, axis, pair)
         else:
-            x = w.op("Gather", x, w.ints(source_indices(shape[axis], *pair, a.mode)), axis=axis)
+            x = w.op("Gather", x, w.ints(source_indices(shape[axis], pair[0], pair[1], a.mode)), axis=axis)
         shape[axis] += sum(pair)
     return x
 
 
 def _pad_mean(w: Writer, x: str, dtype: DType, shape: list[int], axis: int, pair: tuple[int, int]) -> str:
     wide = dtype if dtype.is_float and dtype is not F16 else F32 if dtype is F16 else F64
-    mean = w.reduce("ReduceMean", *w.carried(dtype, wide, x), axes=[axis], keepdims=True)
+    mean = w.reduce("ReduceMean", w.carried(x, dtype, wide), axes=[axis], keepdims=True)
     if not dtype.is_float:
         mean = w.op("Round", mean)
     mean = w.back(mean, dtype, wide)
@@ -167,7 +174,7 @@ def _pad_mean(w: Writer, x: str, dtype: DType, shape: list[int], axis: int, pair
 def _pad_adjoint(w: Writer, node: Node, d: str) -> str:
     a, dtype = node.attributes, node.type.dtype
     wide = F32 if dtype is F16 else dtype
-    (d,) = w.carried(dtype, wide, d)
+    d = w.carried(d, dtype, wide)
     shape = list(w.graph[node.operands[0]].type.shape)
     for axis, (before, behind) in enumerate(a.padding):
         if not before + behind:
@@ -197,4 +204,3 @@ def _fold_mean(w: Writer, d: str, dtype: DType, axis: int, before: int, n: int, 
             share = w.op("Div", w.reduce("ReduceSum", outside, [axis], keepdims=True), w.constant(n, dtype))
             inside = w.op("Add", inside, share)
     return inside
-

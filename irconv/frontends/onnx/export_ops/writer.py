@@ -48,7 +48,7 @@ def element_type(dtype: DType) -> int:
 class Writer:
     """Collects the nodes, initialisers and functions of one ONNX graph.
 
-    Attributes: ``graph``, ``nodes``, ``initializers``, ``functions`` (by name), and ``opset``, the version of ONNX's operators to write.
+    Attributes: ``graph``, ``nodes``, ``initializers``, ``functions`` (by name), and ``opset``, the version of ONNX's operators.
     """
 
     def __init__(self, graph: Graph, opset: int):
@@ -81,10 +81,8 @@ class Writer:
         """Write one irconv node; its operands have been written."""
         self._prefix, self._start = node.name, len(self.nodes)
         operands = [operand.name for operand in self.graph.operands(node)]
-        if node.type.size == 0:
-            result = self.filled(node.type, 0)  # runtimes differ in what they do with no elements
-        else:
-            result = LOWERINGS[node.op.name](self, node, *operands)
+        # runtimes differ in what they do with no elements
+        result = LOWERINGS[node.op.name](self, node, *operands) if node.type.size else self.filled(node.type, 0)
         written = self.nodes[self._start :]
         if not written or result not in written[-1].output:
             self.op("Identity", result)
@@ -140,13 +138,17 @@ class Writer:
         """x converted to ``dtype``."""
         return self.op("Cast", x, to=element_type(dtype))
 
-    def carried(self, dtype: DType, carrier: DType, *values: str) -> list[str]:
-        """The values converted from ``dtype`` to the type that they are computed in, where that is another."""
-        return list(values) if carrier is dtype else [self.cast(v, carrier) for v in values]
+    def carried(self, x: str, dtype: DType, carrier: DType) -> str:
+        """x converted from ``dtype`` to the type that it is computed in, where that is another."""
+        return x if carrier is dtype else self.cast(x, carrier)
 
     def back(self, x: str, dtype: DType, carrier: DType) -> str:
         """Undo :meth:`carried` for a result."""
         return x if carrier is dtype else self.cast(x, dtype)
+
+    def op_in(self, wide: DType, dtype: DType, kind: str, *inputs: str, **attributes: Any) -> str:
+        """One ONNX node on values of ``dtype``, computed in another type."""
+        return self.back(self.op(kind, *(self.carried(x, dtype, wide) for x in inputs), **attributes), dtype, wide)
 
     def reshape(self, x: str, shape: Sequence[int]) -> str:
         """x under another shape."""

@@ -14,8 +14,10 @@ from irconv.frontends.onnx.operators import (
     recurrent,
     reduce,
     resize,
+    roi,
     sequences,
     shape,
+    signal,
 )
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "recurrent",
     "reduce",
     "resize",
+    "roi",
     "sequences",
     "shape",
+    "signal",
 ]

@@ -14,7 +14,7 @@ from irconv.ops.shape import normalize_axis
 from irconv.tensor import Tensor
 from irconv.types import BOOL, I64
 
-MAX_TRIPS = 100_000
+MAX_TRIPS = 10_000
 """How often a loop may be unrolled."""
 
 

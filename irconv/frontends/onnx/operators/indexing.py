@@ -82,7 +82,7 @@ def write_to_cache(call: Call, x: Tensor, update: Tensor, starts: Tensor | None 
     """x with the update written along one axis from a start that each sample has, round the end if the mode is circular."""
     axis = normalize_axis(call.attributes.int("axis", -2), x.ndim)
     circular = call.attributes.string("mode", "linear", choices=("linear", "circular")) == "circular"
-    places: Value = constant(np.arange(update.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1)))
+    places: Value = constant(np.arange(limited(update.shape[axis], "the update")).reshape(-1, *(1,) * (x.ndim - axis - 1)))
     if starts is not None:
         places = e.add(places, reshape(e.cast(starts, I64), (-1, *(1,) * (x.ndim - 1))))
     if circular:
@@ -180,6 +180,7 @@ def eye_like(call: Call, x: Tensor) -> Tensor:
     if x.ndim != 2:
         raise ModelError(f"EyeLike needs a matrix, got shape {list(x.shape)}")
     rows, columns = x.shape
+    limited(rows * columns, "the size of the matrix")
     number_of_type = call.attributes.int("dtype", None)
     dtype = x.type.dtype if number_of_type is None else element_type(number_of_type, "the result")
     return constant(np.eye(rows, columns, call.attributes.int("k", 0)), dtype)
@@ -192,6 +193,7 @@ def trilu(call: Call, x: Tensor, k: np.ndarray | None = None) -> Tensor:
         raise ModelError(f"Trilu needs matrices, got shape {list(x.shape)}")
     diagonal = 0 if k is None else int(number(k, "k"))
     rows, columns = x.shape[-2:]
+    limited(rows * columns, "the size of the matrices")
     behind = np.arange(columns) - np.arange(rows)[:, None]
     kept = behind >= diagonal if call.attributes.flag("upper", True) else behind <= diagonal
     return tensor_of(e.where(constant(kept), x, 0))
@@ -208,6 +210,7 @@ def reverse_sequence(call: Call, x: Tensor, sequence_lens: Tensor) -> Tensor:
     def along(values: Value, axis: int) -> Value:
         return reshape(values, tuple(values.type.size if i == axis else 1 for i in range(x.ndim)))
 
-    places, ends = along(constant(np.arange(x.shape[time])), time), along(e.cast(sequence_lens, I64), batch)
+    places = along(constant(np.arange(limited(x.shape[time], "the time axis"))), time)
+    ends = along(e.cast(sequence_lens, I64), batch)
     order = e.where(e.less(places, ends), e.subtract(e.subtract(ends, 1), places), places)
     return tensor_of(gather(x, broadcast(order, x.shape), time))

@@ -11,6 +11,7 @@ from irconv.errors import ModelError
 from irconv.frontends.onnx.operators.common import constant, integers, limited, number, pairs, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.frontends.onnx.tensors import element_type
+from irconv.nn.functional.deformable import deform_conv
 from irconv.nn.functional.sampling import affine_grid, grid_sample
 from irconv.op import Value
 from irconv.ops import elementwise as e
@@ -60,7 +61,7 @@ def modulo(call: Call, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _hardmax(x: Tensor, axis: int) -> Value:
-    places = constant(np.arange(x.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1)))
+    places = constant(np.arange(limited(x.shape[axis], "the axis")).reshape(-1, *(1,) * (x.ndim - axis - 1)))
     return e.cast(e.equal(argmax(x, axis, keepdims=True), places), x.dtype)
 
 
@@ -93,6 +94,20 @@ def columns_to_image(call: Call, x: Tensor, image_shape: np.ndarray, block_shape
     padding = pairs(a.ints("pads", (0,) * (2 * rank)), rank)
     stride, dilation = a.ints("strides", (1,) * rank), a.ints("dilations", (1,) * rank)
     return tensor_of(col2im(columns, x.shape[0], x.shape[1] // taps, size, block, stride, padding, dilation))
+
+
+@operator("DeformConv", since=19, weights=(1, 3))
+def deformable_convolution(
+    call: Call, x: Tensor, w: Tensor, offset: Tensor, b: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """A convolution whose taps read at places of their own."""
+    a = call.attributes
+    rank = w.ndim - 2
+    if a.ints("kernel_shape", w.shape[2:]) != w.shape[2:]:
+        raise ModelError(f"the kernel shape {list(a.ints('kernel_shape'))} is not that of the weight {list(w.shape)}")
+    padding = pairs(a.ints("pads", (0,) * (2 * rank)), rank)
+    stride, dilation = a.ints("strides", (1,) * rank), a.ints("dilations", (1,) * rank)
+    return deform_conv(x, w, offset, b, mask, stride, padding, dilation, a.int("group", 1), a.int("offset_group", 1))
 
 
 SAMPLE_MODES = {"linear": "bilinear", "bilinear": "bilinear", "cubic": "bicubic", "bicubic": "bicubic", "nearest": "nearest"}

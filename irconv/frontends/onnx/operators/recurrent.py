@@ -21,6 +21,9 @@ from irconv.ops.shape import expand_dims, narrow, reshape, squeeze, transpose, z
 from irconv.tensor import Tensor
 from irconv.tracing import composite
 
+MAX_STEPS = 10_000
+"""No longer sequence is unrolled."""
+
 Function = Callable[[Value], Value]
 States = tuple[Value, ...]
 """What goes from step to step: the hidden state, and the cell state of an LSTM."""
@@ -135,8 +138,8 @@ def _layer(
         )
     if b is not None and b.shape != (directions, 2 * gates * hidden):
         raise ModelError(f"B must have shape {[directions, 2 * gates * hidden]}, got {list(b.shape)}")
-    if not x.shape[1 if batch_first else 0]:
-        raise ModelError("the sequence has no steps")
+    if not 1 <= x.shape[1 if batch_first else 0] <= MAX_STEPS:
+        raise ModelError(f"a sequence of {x.shape[1 if batch_first else 0]} steps cannot be unrolled: 1 to {MAX_STEPS} can")
     steps = transpose(x, (1, 0, 2)) if batch_first else x
     batch = steps.shape[1]
     first = tuple(_state(state, (directions, batch, hidden), steps, batch_first) for state in states)

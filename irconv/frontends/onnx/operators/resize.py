@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import integers, same_type, tensor_of
+from irconv.frontends.onnx.operators.common import MAX_MADE, integers, same_type, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.op import Value
 from irconv.ops import elementwise as e
@@ -27,6 +27,8 @@ def _plainly(call: Call, x: Tensor, factors: tuple[float, ...]) -> Tensor:
     if len(factors) != x.ndim:
         raise ModelError(f"{len(factors)} scales for data of rank {x.ndim}")
     sizes = _scaled(x.shape, factors)
+    if max(sizes) > MAX_MADE:
+        raise ModelError(f"cannot resize {list(x.shape)} to {list(sizes)}")
     first = _first_changed(x.shape, sizes, factors)
     if first is None:
         return x
@@ -67,7 +69,7 @@ def resize_as_asked(
     cropping = coordinates == "tf_crop_and_resize"
     region = _region(roi, axes, x.ndim) if cropping else None
     target, factors = _target(call, x, axes, scales, sizes, region)
-    if min(target, default=1) < 1:
+    if min(target, default=1) < 1 or max(target, default=1) > MAX_MADE:
         raise ModelError(f"cannot resize {list(x.shape)} to {list(target)}")
     first = _first_changed(x.shape, target, factors, region)
     if first is None:

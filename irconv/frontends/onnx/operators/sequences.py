@@ -89,3 +89,18 @@ def concat_from_sequence(call: Call, sequence: TensorList) -> Tensor:
     axis = call.attributes.int("axis")
     join = stack if call.attributes.flag("new_axis") else concat
     return tensor_of(join(sequence.items, axis))
+
+
+@operator("SequenceMap")
+def map_sequence(call: Call, sequence: TensorList, *others: Tensor | TensorList) -> tuple[TensorList, ...]:
+    """A subgraph run on each tensor of a sequence, with the tensors at its place of other sequences, and other tensors."""
+    results = []
+    for place, tensor in enumerate(sequence.items):
+        given = []
+        for other in others:
+            if isinstance(other, TensorList) and len(other.items) != len(sequence.items):
+                raise ModelError(f"sequences of {len(sequence.items)} and {len(other.items)} tensors")
+            given.append(other.items[place] if isinstance(other, TensorList) else other)
+        results.append(call.run("body", tensor, *given))
+    columns = zip(*results, strict=True) if results else ((),) * len(call.node.outputs)
+    return tuple(TensorList(tuple(column)) for column in columns)
