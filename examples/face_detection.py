@@ -1,6 +1,6 @@
 """Finds the faces in a photograph with three real networks (MTCNN), and draws them with eyes, nose and mouth.
 
-The first network looks at every place of an image pyramid for something like a face; the second and third look ever more closely at
+The first network looks at every place of an image pyramid for something like a face; the second and third look more closely at
 what it found, and move the boxes to where the face is (Zhang et al., Joint Face Detection and Alignment using Multitask Cascaded
 Convolutional Networks, 2016).  The networks run through irconv; everything between them is NumPy.
 

@@ -18,7 +18,7 @@ from typing import Any
 from irconv import structure
 from irconv.backends import find_backend
 from irconv.backends.base import Backend, Executable
-from irconv.errors import ModelError, ShapeError
+from irconv.errors import AttributeValueError, ModelError, ShapeError
 from irconv.frontends import onnx
 from irconv.graph import Graph
 from irconv.kernel import Program
@@ -69,11 +69,17 @@ class Options:
     backend: "auto", "numpy", "cupy", or a Backend.
     passes:  graph passes to run; None for the usual ones.
     check:   checking mode: run the reference after every pass and compare (slow).
+    precision: "fast", or "strict" for algorithms with plain rounding only (no Winograd convolution).
     """
 
     backend: str | Backend = "auto"
     passes: Sequence[Pass] | None = None
     check: bool = False
+    precision: str = "fast"
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fast", "strict"):
+            raise AttributeValueError(f"precision {self.precision!r} is neither 'fast' nor 'strict'")
 
     def for_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Options:
         """With "auto" decided: cupy when an argument lives on a GPU."""
@@ -91,7 +97,7 @@ def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequen
 
     guards: paths of outputs to be found finite before any state is written.
     """
-    backend = find_backend(options.backend)
+    backend = find_backend(options.backend, options.precision == "strict")
     target = backend.target()
     first = Stage("trace", graph, 0.0, True)
     checker = Checker() if options.check else None
@@ -194,6 +200,7 @@ def compile(
     backend: str | Backend = "auto",
     passes: Sequence[Pass] | None = None,
     check: bool = False,
+    precision: str = "fast",
     **named_specs: Any,
 ) -> Compiled:
     """Compile a program for inference.
@@ -202,12 +209,12 @@ def compile(
             ONNX file.
     specs:  ``TensorSpec`` or arrays for the arguments; without any, a program is compiled at its first call, an ONNX file
             that says what its inputs look like at once.
-    backend, passes, check: see :class:`Options`.
+    backend, passes, check, precision: see :class:`Options`.
 
     Parameters and buffers stay shared with the module: training it changes what the executable computes.
     Raises TraceError, ShapeError and their kin with the user's line; ModelError for a source that cannot be read.
     """
-    options = Options(backend, passes, check)
+    options = Options(backend, passes, check, precision)
     if isinstance(source, (str, os.PathLike)):
         source = _read(Path(source))
     if isinstance(source, Graph):

@@ -35,6 +35,8 @@ _STORES = ("STORE_FAST", "STORE_NAME", "STORE_GLOBAL", "STORE_DEREF")
 def is_library(code: CodeType) -> bool:
     """Whether code belongs to irconv, to what it stands on, or to the standard library (other packages are users' code)."""
     file = code.co_filename
+    if file == "<string>" and code.co_name == "__init__":
+        return True  # what dataclasses generate
     if file.startswith((*_LIBRARY, "<frozen")) or file.endswith(_SCRIPTS) or any(part in file for part in _INSTALLED):
         return True
     return file.startswith(_STANDARD) and "site-packages" not in file

@@ -120,6 +120,7 @@ def compile_step(
     backend: str | Backend = "auto",
     passes: tuple[Pass, ...] | None = None,
     check: bool = False,
+    precision: str = "fast",
     clip_norm: float | None = None,
     accumulate: int = 1,
     check_finite: bool = True,
@@ -130,6 +131,7 @@ def compile_step(
     loss:         returns a scalar, or ``(scalar, extra)`` with tensors to report along, nested as you like.
     clip_norm:    scale gradients down to this global 2-norm.
     accumulate:   add up the mean gradient of this many batches before each update.
+    precision:    "fast", or "strict" for algorithms with plain rounding only.
     check_finite: a loss that is NaN or infinite raises NumericsError and leaves every parameter and state as it was.
 
     The model is traced in training mode whatever its flag says; if the model as a whole is in training mode, submodules that
@@ -140,7 +142,7 @@ def compile_step(
         raise AttributeValueError(f"accumulate must be 1 or more, got {accumulate}")
     if clip_norm is not None and not clip_norm > 0:
         raise AttributeValueError(f"clip_norm must be positive, got {clip_norm}")
-    options = Options(backend, passes, check)
+    options = Options(backend, passes, check, precision)
     guards = ("loss",) if check_finite else ()
     _bind_names(model, optimizer)
     accumulators = _accumulators(optimizer) if accumulate > 1 else {}

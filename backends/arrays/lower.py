@@ -12,10 +12,11 @@ from irconv.strides import is_contiguous, value_strides
 
 
 class Lowering:
-    """Array kernels for the kernels of one graph at a time, each made once."""
+    """Array kernels for the kernels of one graph at a time, each made once.  ``strict`` keeps to plain rounding."""
 
-    def __init__(self, xp: Any, parallel: Parallel | None = None):
+    def __init__(self, xp: Any, parallel: Parallel | None = None, strict: bool = False):
         self.xp = xp
+        self.strict = strict
         self.parallel = parallel
         self._graph: Graph | None = None
         self._version = -1
@@ -42,7 +43,7 @@ class Lowering:
             fused = FUSED.get(kernel.kind)
             if fused is None:
                 raise BackendError(f"there is no array kernel of kind {kernel.kind!r} for @{kernel.name}")
-            return fused(FusedRequest(self.xp, graph, kernel, self._contiguous, self.parallel))
+            return fused(FusedRequest(self.xp, graph, kernel, self._contiguous, self.parallel, self.strict))
         node = graph[kernel.nodes[0]]
         factory = KERNELS.get(node.op.name)
         if factory is None:
@@ -50,7 +51,7 @@ class Lowering:
         operands = tuple(operand.type for operand in graph.operands(node))
         # a reshape that the partition calls a view can be one, whatever the strides of its operand
         contiguous = kernel.is_view or not node.operands or node.operands[0] in self._contiguous
-        return factory(Request(self.xp, node.attributes, operands, node.type, contiguous, self.parallel))
+        return factory(Request(self.xp, node.attributes, operands, node.type, contiguous, self.parallel, self.strict))
 
     def workspace(self, graph: Graph, kernel: Kernel) -> tuple[int, ...]:
         """Bytes of each temporary (see :class:`irconv.target.Target`)."""

@@ -34,13 +34,16 @@ def cupy_module() -> Any:
 
 
 class CupyBackend:
-    """Runs kernels as CuPy calls on the current device."""
+    """Runs kernels as CuPy calls on the current device.  ``strict``: algorithms with plain rounding only."""
 
     name = "cupy"
 
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
+
     def target(self) -> Target:
         """What the array kernels can do on a GPU."""
-        lowering = Lowering(cupy_module())
+        lowering = Lowering(cupy_module(), strict=self.strict)
         return Target(
             self.name,
             kinds=KINDS & frozenset(FUSED),
@@ -50,4 +53,4 @@ class CupyBackend:
 
     def build(self, program: Program) -> CupyExecutable:
         """Bind a program to CuPy arrays."""
-        return CupyExecutable(program, Lowering(cupy_module()))
+        return CupyExecutable(program, Lowering(cupy_module(), strict=self.strict))

@@ -13,16 +13,17 @@ from irconv.target import Target
 
 
 class NumpyBackend:
-    """Runs kernels as NumPy calls on a process-wide thread pool."""
+    """Runs kernels as NumPy calls on a process-wide thread pool.  ``strict``: algorithms with plain rounding only."""
 
     name = "numpy"
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
         self._planned: Lowering | None = None  # the kernels that a target made for planning serve the executable too
 
     def target(self) -> Target:
         """What the array kernels can do on a CPU."""
-        lowering = self._planned = Lowering(np, pool())
+        lowering = self._planned = Lowering(np, pool(), self.strict)
         return Target(
             self.name,
             kinds=frozenset(FUSED),
@@ -34,5 +35,5 @@ class NumpyBackend:
     def build(self, program: Program) -> NumpyExecutable:
         """Bind a program to NumPy arrays."""
         planned, self._planned = self._planned, None
-        lowering = planned if planned is not None and planned.knows(program.graph) else Lowering(np, pool())
+        lowering = planned if planned is not None and planned.knows(program.graph) else Lowering(np, pool(), self.strict)
         return NumpyExecutable(program, lowering)

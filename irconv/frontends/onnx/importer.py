@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from onnx import defs
 
 from irconv.builder import GraphValue
 from irconv.concrete import ConcreteValue, computing_at_most, current_tracer
 from irconv.errors import IrconvError, ModelError
 from irconv.frontends.onnx.functions import expanded, has_body
-from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted
+from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted, listed
 from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList, find_operator
 from irconv.tensor import Tensor
 
@@ -46,6 +47,27 @@ ARITHMETIC = frozenset({"Add", "Mul"})
 def unsupported(graph: OnnxGraph) -> list[str]:
     """The operators of a graph that cannot be imported, with counts and names of nodes."""
     return counted(n for n in graph.all_nodes() if find_operator(n) is None and n.body is None and not has_body(n))
+
+
+@cache
+def _attribute_names(operator: str, opset: int, domain: str) -> frozenset[str] | None:
+    """The attributes that an operator has; None for one that ONNX does not define."""
+    try:
+        return frozenset(defs.get_schema(operator, opset, domain).attributes)
+    except defs.SchemaError:
+        return None
+
+
+def check_attributes(graph: OnnxGraph) -> None:
+    """Raise ModelError for attributes that an operator does not have: leaving them out would change its meaning."""
+    for node in graph.all_nodes():
+        known_names = None if node.body is not None else _attribute_names(node.operator, node.opset, node.domain)
+        unknown = set(node.attributes.protos) - (known_names or set(node.attributes.protos))
+        if unknown:
+            raise ModelError(
+                f"node {node} has attributes that version {node.opset} of its operator has not: {listed(unknown)}",
+                location=node.location,
+            )
 
 
 def static_names(graph: OnnxGraph) -> set[str]:
@@ -110,6 +132,7 @@ class Run:
     steps: int = 0
     known: int = 0
     most: int = MAX_KNOWN_BYTES
+    steps: int = 0
     named: set[int] = field(default_factory=set)
     opened: dict[tuple[int, Any], OnnxGraph] = field(default_factory=dict)
 
@@ -142,7 +165,10 @@ class Run:
         """The results of one node.  Errors say which node it is."""
         inputs = [values[name] if name else None for name in node.inputs]
         tracer = current_tracer()
+        self.steps += 1
         try:
+            if self.steps > MAX_STEPS:
+                raise ModelError(f"the model takes more than {MAX_STEPS} steps, its loops unrolled")
             if tracer is None:
                 return self._results(node, inputs, values)
             self._count(tracer)

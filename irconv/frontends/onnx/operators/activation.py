@@ -9,12 +9,13 @@ import numpy as np
 
 import irconv.nn.functional as F
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import constant, same_type, tensor_of
+from irconv.frontends.onnx.operators.common import constant, number, same_type, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.nn.functional.activation import SELU_ALPHA, SELU_SCALE
 from irconv.op import Value
 from irconv.ops import elementwise as e
 from irconv.ops.shape import normalize_axis, reshape
+from irconv.random import Generator, default_generator
 from irconv.tensor import Tensor
 from irconv.tracing import composite
 
@@ -202,19 +203,23 @@ operator("LogSoftmax", since=13)(_softmax(F.log_softmax))
 # --- dropout ---------------------------------------------------------------------------------------------------------------
 
 
-def _dropped(x: Tensor, ratio: float, training: bool) -> tuple[Tensor, Tensor]:
+def _dropped(x: Tensor, ratio: float, training: bool, source: Generator) -> tuple[Tensor, Tensor]:
     """x with elements set to 0 at random in training, and which were kept."""
+    if not 0 <= ratio <= 1:
+        raise ModelError(f"dropout ratio {ratio} is not between 0 and 1")
     if not training or ratio == 0:
         return x, constant(np.broadcast_to(True, x.shape))
-    kept = F.dropout(constant(np.ones(x.shape), x.type.dtype), ratio, True)
-    return tensor_of(e.multiply(x, kept)), tensor_of(e.not_equal(kept, 0))
+    with composite("dropout"):
+        kept = source.bernoulli(x.shape, 1 - ratio)
+        scaled = e.multiply(x, 1 / (1 - ratio)) if ratio < 1 else x
+        return tensor_of(e.where(kept, scaled, 0)), kept
 
 
 @operator("Dropout")
 def dropout_by_attribute(call: Call, x: Tensor) -> tuple[Tensor | None, ...]:
     """Dropout of the model's own mode (before version 7 the node could say that it is for testing)."""
     training = call.training and not call.attributes.int("is_test", 0)
-    y, mask = _dropped(x, call.attributes.float("ratio", 0.5), training)
+    y, mask = _dropped(x, call.attributes.float("ratio", 0.5), training, default_generator())
     return y, mask if call.opset >= 10 else same_type(mask, x)
 
 
@@ -223,6 +228,8 @@ def dropout(
     call: Call, x: Tensor, ratio: np.ndarray | None = None, training_mode: np.ndarray | None = None
 ) -> tuple[Tensor | None, ...]:
     """Dropout where the node, or the model's mode, says that it trains."""
-    probability = 0.5 if ratio is None else float(ratio.reshape(-1)[0])
-    training = call.training or (training_mode is not None and bool(training_mode.reshape(-1)[0]))
-    return _dropped(x, probability, training)
+    probability = 0.5 if ratio is None else float(number(ratio, "ratio"))
+    asked = training_mode is not None and bool(number(training_mode, "training_mode"))
+    seed = call.attributes.int("seed", None)
+    source = default_generator() if seed is None or not asked else Generator(seed % 2**64)
+    return _dropped(x, probability, asked or call.training, source)
