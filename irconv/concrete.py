@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,22 +45,38 @@ def grad_enabled() -> bool:
     return getattr(_MODE, "grad", True)
 
 
+@dataclass(slots=True)
+class Allowance:
+    """How many bytes computed values may have: each of them, and together (None: any number)."""
+
+    each: int
+    left: int | None
+
+
 @contextmanager
-def computing_at_most(limit: int) -> Iterator[None]:
-    """No concrete result computed inside the block may have more bytes: for programs that come out of files."""
-    before = getattr(_MODE, "limit", None)
-    _MODE.limit = limit
+def computing_at_most(each: int, total: int | None = None) -> Iterator[None]:
+    """Bound what is computed inside the block, for programs that come out of files: each value, and all of them together."""
+    before = getattr(_MODE, "allowance", None)
+    _MODE.allowance = Allowance(each, total)
     try:
         yield
     finally:
-        _MODE.limit = before
+        _MODE.allowance = before
 
 
-def check_result(type_: TensorType) -> None:
-    """ShapeError for a result larger than :func:`computing_at_most` allows."""
-    limit = getattr(_MODE, "limit", None)
-    if limit is not None and type_.bytes > limit:
-        raise ShapeError(f"a result of type {type_} has {type_.bytes} bytes, more than the {limit} allowed here")
+def take_room(type_: TensorType, operands: Sequence[np.ndarray] = ()) -> None:
+    """ShapeError for a value that is too large to be computed, or to be computed from, inside :func:`computing_at_most`."""
+    allowance: Allowance | None = getattr(_MODE, "allowance", None)
+    if allowance is None:
+        return
+    # what was broadcast takes no room itself, but working on it takes as long as if it did
+    largest = max([type_.bytes, *(array.nbytes for array in operands if 0 in array.strides)])
+    if largest > allowance.each:
+        raise ShapeError(f"a value of type {type_}, or one it is computed from, has {largest} bytes, more than {allowance.each}")
+    if allowance.left is not None:
+        allowance.left -= type_.bytes
+        if allowance.left < 0:
+            raise ShapeError(f"the values that are computed here need too much memory together; the last is of type {type_}")
 
 
 def current_tracer() -> Any:

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from irconv import indexing
-from irconv.concrete import ConcreteValue, Producer, as_array, check_result, current_tracer, grad_enabled
+from irconv.concrete import ConcreteValue, Producer, as_array, current_tracer, grad_enabled, take_room
 from irconv.errors import DTypeError, ShapeError, StateError, TraceError
-from irconv.op import NoGradient, OpDef, Value
+from irconv.op import Fusion, NoGradient, OpDef, Value
 from irconv.operators import Operators
 from irconv.ops import concat, elementwise
 from irconv.places import user_location
@@ -36,9 +36,11 @@ class EagerBuilder:
     def emit(self, op: OpDef, attributes: Any, operands: Sequence[Value]) -> Tensor:
         values = tuple(concrete(operand) for operand in operands)
         type_ = op.result_type(attributes, [v.type for v in values])
-        check_result(type_)
+        arrays = [v.array for v in values]
+        if op.fusion is not Fusion.VIEW or op.name == "reshape":  # the others never copy
+            take_room(type_, arrays)
         with np.errstate(all="ignore"):
-            array = np.asarray(op.reference(attributes, *(v.array for v in values)), type_.dtype.numpy)
+            array = np.asarray(op.reference(attributes, *arrays), type_.dtype.numpy)
         tracked = (
             grad_enabled()
             and any(v.tracked for v in values)

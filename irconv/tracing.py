@@ -21,7 +21,7 @@ import numpy as np
 
 from irconv import structure
 from irconv.builder import Builder, GraphValue
-from irconv.concrete import ConcreteValue, as_array, current_tracer, recording
+from irconv.concrete import ConcreteValue, as_array, current_tracer, recording, take_room
 from irconv.errors import TraceError
 from irconv.graph import Composite, Graph, Node, Provenance
 from irconv.op import OpDef, Value
@@ -67,6 +67,7 @@ class TensorBuilder(Builder):
 
     def leaf(self, inner: ConcreteValue) -> Node:
         """A new leaf for a concrete value."""
+        take_room(inner.type)
         return self.constant_node(inner.array)
 
 

@@ -23,13 +23,11 @@ from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted, 
 from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList, find_operator
 from irconv.tensor import Tensor
 
-MAX_RESULT_BYTES = 2**30
-"""No single value may be larger when a model runs eagerly."""
-
-MAX_KNOWN_BYTES = 2**28
-"""All values computed while a model is imported may have so many bytes together, or ``KNOWN_SHARE`` times its stored ones."""
+MAX_BYTES = 2**30
+"""No value that is computed while a model is imported may be larger, nor all of them together, unless more is stored in the file."""
 
 KNOWN_SHARE = 16
+"""How many times the size of its stored tensors a model may compute while it is imported."""
 
 MAX_RECORDED = 200_000
 """Nodes that one import may run, and operations that it may record: loops and recurrent cells are unrolled."""
@@ -62,7 +60,7 @@ def check_attributes(graph: OnnxGraph) -> None:
     """Raise ModelError for attributes that an operator does not have: leaving them out would change its meaning."""
     for node in graph.all_nodes():
         known_names = None if node.body is not None else _attribute_names(node.operator, node.opset, node.domain)
-        unknown = set(node.attributes.protos) - (known_names or set(node.attributes.protos))
+        unknown = set() if known_names is None else set(node.attributes.protos) - known_names
         if unknown:
             raise ModelError(
                 f"node {node} has attributes that version {node.opset} of its operator has not: {listed(unknown)}",
@@ -130,9 +128,6 @@ class Run:
     reader: GraphReader
     training: bool
     steps: int = 0
-    known: int = 0
-    most: int = MAX_KNOWN_BYTES
-    steps: int = 0
     named: set[int] = field(default_factory=set)
     opened: dict[tuple[int, Any], OnnxGraph] = field(default_factory=dict)
 
@@ -142,9 +137,8 @@ class Run:
             for each in value.items if isinstance(value, TensorList) else (value,):
                 if isinstance(each.value, GraphValue):
                     self.named.add(each.value.id)
-        self.most = max(MAX_KNOWN_BYTES, KNOWN_SHARE * sum(array.nbytes for array in graph.tensors.values()))
-        limit = self.most if current_tracer() is not None else MAX_RESULT_BYTES
-        with computing_at_most(limit), np.errstate(all="ignore"):
+        total = max(MAX_BYTES, KNOWN_SHARE * sum(array.nbytes for array in graph.tensors.values()))
+        with computing_at_most(MAX_BYTES, None if current_tracer() is None else total), np.errstate(all="ignore"):
             return self.graph(graph, dict(values))
 
     def graph(self, graph: OnnxGraph, values: MutableMapping[str, OnnxValue]) -> tuple[Any, ...]:
@@ -165,17 +159,13 @@ class Run:
         """The results of one node.  Errors say which node it is."""
         inputs = [values[name] if name else None for name in node.inputs]
         tracer = current_tracer()
-        self.steps += 1
         try:
-            if self.steps > MAX_STEPS:
-                raise ModelError(f"the model takes more than {MAX_STEPS} steps, its loops unrolled")
+            self._count(tracer)
             if tracer is None:
                 return self._results(node, inputs, values)
-            self._count(tracer)
             with tracer.placed(node.location, node.name, node.outputs[0] if node.outputs else node.name):
                 results = self._results(node, inputs, values)
             self._name(tracer, node, results)
-            self._weigh(results)
             return results
         except ModelError as error:
             raise error.at(location=node.location, excerpt=described(node, inputs)) from None
@@ -208,16 +198,9 @@ class Run:
 
     def _count(self, tracer: Any) -> None:
         self.steps += 1
-        if max(self.steps, len(tracer.graph)) > MAX_RECORDED:
+        recorded = 0 if tracer is None else len(tracer.graph)
+        if max(self.steps, recorded) > MAX_RECORDED:
             raise ModelError(f"the model unrolls into more than {MAX_RECORDED} operations")
-
-    def _weigh(self, results: Sequence[OnnxValue | None]) -> None:
-        """Values that are known now are kept until the import ends."""
-        for result in results:
-            if isinstance(result, Tensor) and not result.is_traced:
-                self.known += result.type.bytes
-        if self.known > self.most:
-            raise ModelError(f"the values that are computed at import have more than {self.most} bytes")
 
     def _open(self, node: Node, types: tuple[Any, ...]) -> OnnxGraph:
         """What a function of ONNX's own stands for on inputs of these types."""

@@ -1,14 +1,8 @@
-"""PyTorch's functions and tensor methods on irconv tensors, by name.
-
-``TENSOR`` holds what ``torch.NAME``, ``Tensor.NAME`` and ``operator.NAME`` mean, with PyTorch's parameter names;
-``ATEN`` what differs for the operators that ``torch.export`` records (and ``torch.NAME`` functions of the same kind).  Functions of
-``torch.nn.functional`` are those of :mod:`irconv.nn.functional`, which has them under the same names.
-"""
+"""PyTorch's functions and tensor methods on irconv tensors, with PyTorch's parameter names (:mod:`.table` lists them)."""
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,19 +11,12 @@ import numpy as np
 import irconv.nn.functional as F
 from irconv import tensor as tensors
 from irconv.concrete import ConcreteValue
+from irconv.nn.functional.common import tensor_of
 from irconv.ops import concat, elementwise, index, shape, sort
-from irconv.ops.einsum import einsum
-from irconv.ops.reduce import argmax, argmin, reduce_max, reduce_min, reduce_prod
-from irconv.ops.scan import cumprod, cumsum
-from irconv.tensor import Tensor, apply_float, as_tensor, floating, where
+from irconv.tensor import Tensor, apply_float, as_tensor, where
 from irconv.types import as_dtype
 
 Function = Callable[..., Any]
-
-
-def _tensor(value: Any) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value
 
 
 def float_function(constructor: Function) -> Function:
@@ -56,7 +43,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     quotient = input / other
     if rounding_mode is None:
         return quotient
-    whole = where(quotient < 0, _tensor(elementwise.ceil(quotient)), _tensor(elementwise.floor(quotient)))
+    whole = where(quotient < 0, tensor_of(elementwise.ceil(quotient)), tensor_of(elementwise.floor(quotient)))
     return whole.astype(input.dtype) if np.dtype(input.dtype).kind in "iu" else whole
 
 
@@ -64,7 +51,7 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
     """input kept between bounds, which are numbers or tensors."""
     plain = all(b is None or isinstance(b, int | float) for b in (min, max))
     if plain:
-        return _tensor(elementwise.clip(input, min, max))
+        return tensor_of(elementwise.clip(input, min, max))
     low = input if min is None else np.maximum(input, min)
     return low if max is None else np.minimum(low, max)
 
@@ -72,7 +59,7 @@ def clamp(input: Any, min: Any = None, max: Any = None) -> Any:
 # --- reductions ------------------------------------------------------------------------------------------------------------
 
 
-def _axes(dim: Any) -> Any:
+def axes_of(dim: Any) -> Any:
     return tuple(dim) if isinstance(dim, list | tuple) and dim else None if isinstance(dim, list | tuple) else dim
 
 
@@ -83,7 +70,7 @@ def reduction(method: str) -> Function:
         x = input if dtype is None else input.astype(dtype)
         if method == "sum" and x.type.dtype.kind != "float":
             x = x.astype("i64")
-        return getattr(x, method)(_axes(dim), keepdim)
+        return getattr(x, method)(axes_of(dim), keepdim)
 
     return apply
 
@@ -91,11 +78,13 @@ def reduction(method: str) -> Function:
 def spread(root: bool) -> Function:
     """``var`` and ``std``."""
 
-    def apply(input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None) -> Any:
+    def apply(
+        input: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
+    ) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
         less = correction if correction is not None else int(unbiased is not False)
-        return (input.std if root else input.var)(_axes(dim), keepdim, ddof=less)
+        return (input.std if root else input.var)(axes_of(dim), keepdim, ddof=less)
 
     return apply
 
@@ -119,7 +108,7 @@ def extremum(reduce: Function, position: Function, pairwise: Function) -> Functi
 def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Any:
     """The p-norm of all elements or along axes."""
     power = 2.0 if p in ("fro", None) else float(p)
-    x, axes = abs(input), _axes(dim)
+    x, axes = abs(input), axes_of(dim)
     if power == math.inf:
         return x.max(axes, keepdim)
     if power == 2.0:
@@ -130,7 +119,7 @@ def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> 
 # --- shapes ----------------------------------------------------------------------------------------------------------------
 
 
-def _sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+def sizes_of(sizes: tuple[Any, ...]) -> tuple[int, ...]:
     given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes
     return tuple(int(n) for n in given)
 
@@ -142,12 +131,12 @@ def size(input: Any, dim: int | None = None) -> Any:
 
 def view(input: Any, *size: Any, **named: Any) -> Any:
     """The elements under another shape (or the same shape as another type, which is a conversion here)."""
-    return input.reshape(_sizes(size or tuple(named.values())))
+    return input.reshape(sizes_of(size or tuple(named.values())))
 
 
 def permute(input: Any, *dims: Any, **named: Any) -> Any:
     """The axes in another order."""
-    return input.transpose(_sizes(dims or tuple(named.values())))
+    return input.transpose(sizes_of(dims or tuple(named.values())))
 
 
 def squeeze(input: Any, dim: Any = None) -> Any:
@@ -160,14 +149,14 @@ def squeeze(input: Any, dim: Any = None) -> Any:
 
 def expand(input: Any, *size: Any, **ignored: Any) -> Any:
     """Repeated along axes of size 1; -1 keeps a size."""
-    sizes = _sizes(size)
+    sizes = sizes_of(size)
     kept = (1,) * (len(sizes) - input.ndim) + input.shape
     return shape.broadcast(input, [old if n == -1 else n for n, old in zip(sizes, kept, strict=True)])
 
 
 def repeat(input: Any, *sizes: Any) -> Any:
     """The whole tensor repeated along each axis."""
-    counts = _sizes(sizes)
+    counts = sizes_of(sizes)
     x = input.reshape((1,) * (len(counts) - input.ndim) + input.shape)
     for axis, count in enumerate(counts):
         x = concat.concat([x] * count, axis)
@@ -222,7 +211,9 @@ def roll(input: Any, shifts: Any, dims: Any = None) -> Any:
     pairs = zip([shifts] if isinstance(shifts, int) else shifts, [dims] if isinstance(dims, int) else dims, strict=True)
     for shift, axis in pairs:
         cut = -shift % input.shape[axis]
-        input = concat.concat([shape.narrow(input, axis, cut, input.shape[axis]), shape.narrow(input, axis, 0, cut)], axis)
+        input = concat.concat(
+            [shape.narrow(input, axis, cut, input.shape[axis]), shape.narrow(input, axis, 0, cut)], axis
+        )
     return input
 
 
@@ -238,7 +229,7 @@ def getitem(input: Any, key: Any) -> Any:
 
 def setitem(input: Any, key: Any, value: Any) -> Any:
     """input with a part replaced."""
-    copy = _tensor(elementwise.copy(input))
+    copy = tensor_of(elementwise.copy(input))
     copy[key] = value
     return copy
 
@@ -258,7 +249,9 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
 
 def filled(number: float) -> Function:
     """``zeros`` and ``ones``."""
-    return lambda *size, dtype=np.dtype(np.float32), **ignored: tensors.full(_sizes(size), number, dtype or np.float32)
+    return lambda *size, dtype=np.dtype(np.float32), **ignored: tensors.full(
+        sizes_of(size), number, dtype or np.float32
+    )
 
 
 def filled_like(number: float) -> Function:
@@ -284,6 +277,11 @@ def scalar(data: Any, dtype: Any = None, **ignored: Any) -> Tensor:
 def cast(dtype: str) -> Function:
     """A conversion that is named by a method."""
     return lambda input, **ignored: input.astype(dtype)
+
+
+def attribute(input: Any, name: str) -> Any:
+    """An attribute of a tensor; there is only one device."""
+    return None if name == "device" else getattr(input, name)
 
 
 def same(input: Any, *args: Any, **ignored: Any) -> Any:
@@ -323,7 +321,7 @@ def logical(function: Function) -> Function:
     """A logical function, which takes numbers as their being other than 0."""
 
     def apply(*values: Any) -> Any:
-        truths = [v if as_tensor(v).type.dtype.kind == "bool" else as_tensor(v) != 0 for v in values]
+        truths = [v if astensor_of(v).type.dtype.kind == "bool" else astensor_of(v) != 0 for v in values]
         return function(*map(as_tensor, truths))
 
     return apply
@@ -368,138 +366,32 @@ def binary(function: Function) -> Function:
     return lambda input, other, **ignored: function(input, other)
 
 
-TENSOR: dict[str, Function] = {
-    **dict.fromkeys(("add", "iadd"), scaled(operator.add)),
-    **dict.fromkeys(("sub", "subtract", "isub"), scaled(operator.sub)),
-    "rsub": scaled(lambda x, y: y - x),
-    **dict.fromkeys(("mul", "multiply", "imul"), binary(operator.mul)),
-    **dict.fromkeys(("div", "divide", "truediv", "true_divide", "itruediv"), div),
-    **dict.fromkeys(("floordiv", "floor_divide", "ifloordiv"), binary(operator.floordiv)),
-    **dict.fromkeys(("mod", "remainder"), binary(operator.mod)),
-    **dict.fromkeys(("pow", "ipow"), lambda input, exponent: input**exponent),
-    **dict.fromkeys(("matmul", "mm", "bmm", "imatmul"), lambda input, mat2: input @ mat2),
-    "addmm": addmm,
-    "addcmul": lambda input, a, b, *, value=1: input + a * b * value,
-    "lerp": lambda input, end, weight: input + (end - input) * weight,
-    "einsum": lambda equation, *operands: einsum(
-        equation, *(operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands)
-    ),
-    **dict.fromkeys(("neg", "negative"), operator.neg),
-    **dict.fromkeys(("abs", "absolute"), abs),
-    "maximum": np.maximum,
-    "minimum": np.minimum,
-    **dict.fromkeys(("clamp", "clip"), clamp),
-    "clamp_min": lambda input, min: clamp(input, min),
-    "clamp_max": lambda input, max: clamp(input, None, max),
-    "square": lambda input: input * input,
-    "reciprocal": lambda input: 1.0 / floating(input),
-    "sign": lambda input: _tensor(elementwise.sign(input)),
-    **{name: float_function(getattr(elementwise, name)) for name in ("exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "erf")},
-    **{name: float_function(getattr(elementwise, name)) for name in ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")},
-    **{name: float_function(getattr(elementwise, name)) for name in ("floor", "ceil", "tanh", "sigmoid")},
-    "round": float_function(elementwise.round_),
-    "eq": operator.eq,
-    "ne": operator.ne,
-    **{name: getattr(operator, name) for name in ("lt", "le", "gt", "ge")},
-    **dict.fromkeys(("and_", "bitwise_and"), operator.and_),
-    **dict.fromkeys(("or_", "bitwise_or"), operator.or_),
-    **dict.fromkeys(("invert", "bitwise_not"), operator.invert),
-    "logical_and": logical(elementwise.logical_and),
-    "logical_or": logical(elementwise.logical_or),
-    "logical_xor": logical(elementwise.logical_xor),
-    "logical_not": logical(elementwise.logical_not),
-    "where": lambda condition, input, other: where(condition, input, other),
-    "masked_fill": masked_fill,
-    "sum": reduction("sum"),
-    "mean": reduction("mean"),
-    "var": spread(False),
-    "std": spread(True),
-    "prod": lambda input, dim=None, keepdim=False: _tensor(reduce_prod(input, dim, keepdim)),
-    "max": extremum(reduce_max, argmax, np.maximum),
-    "min": extremum(reduce_min, argmin, np.minimum),
-    "amax": lambda input, dim=(), keepdim=False: input.max(_axes(dim), keepdim),
-    "amin": lambda input, dim=(), keepdim=False: input.min(_axes(dim), keepdim),
-    "argmax": lambda input, dim=None, keepdim=False: input.argmax(dim, keepdim),
-    "argmin": lambda input, dim=None, keepdim=False: input.argmin(dim, keepdim),
-    "norm": norm,
-    "cumsum": lambda input, dim: _tensor(cumsum(input, dim)),
-    "cumprod": lambda input, dim: _tensor(cumprod(input, dim)),
-    "topk": topk,
-    "sort": sorting,
-    "argsort": lambda input, dim=-1, descending=False: sort.argsort(input, dim, descending),
-    "size": size,
-    "dim": lambda input: input.ndim,
-    "numel": lambda input: input.size,
-    **dict.fromkeys(("view", "reshape"), view),
-    "view_as": lambda input, other: input.reshape(other.shape),
-    "reshape_as": lambda input, other: input.reshape(other.shape),
-    "permute": permute,
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), lambda input, dim0, dim1: input.swapaxes(dim0, dim1)),
-    "t": lambda input: input.transpose(),
-    "movedim": movedim,
-    "flatten": flat,
-    "unflatten": unflatten,
-    "ravel": lambda input: input.reshape(-1),
-    "squeeze": squeeze,
-    "unsqueeze": lambda input, dim: shape.expand_dims(input, dim),
-    "expand": expand,
-    "expand_as": lambda input, other: shape.broadcast(input, other.shape),
-    "broadcast_to": lambda input, size: shape.broadcast(input, tuple(size)),
-    **dict.fromkeys(("repeat", "tile"), repeat),
-    "repeat_interleave": repeat_interleave,
-    **dict.fromkeys(("cat", "concat", "concatenate"), lambda tensors, dim=0: tensors_joined(tensors, dim)),
-    "stack": lambda tensors, dim=0: concat.stack(tensors_common(tensors), dim),
-    "chunk": chunk,
-    **dict.fromkeys(("split", "split_with_sizes"), split),
-    "unbind": unbind,
-    "narrow": narrow,
-    "slice": aten_slice,
-    "select": select,
-    "index_select": lambda input, dim, index: take(input, index, dim),
-    "gather": lambda input, dim, index: gather(input, index, dim),
-    "flip": lambda input, *dims: shape.flip(input, _sizes(dims)),
-    "roll": roll,
-    "getitem": getitem,
-    "setitem": setitem,
-    "getattr": getattr,
-    **dict.fromkeys(("contiguous", "detach", "detach_", "cpu", "cuda", "requires_grad_", "lift_fresh_copy", "alias"), same),
-    "clone": lambda input, **ignored: _tensor(elementwise.copy(input)),
-    **dict.fromkeys(("to", "type", "type_as", "_to_copy"), to),
-    **{name: cast(dtype) for name, dtype in (("float", "f32"), ("double", "f64"), ("half", "f16"))},
-    **{name: cast(dtype) for name, dtype in (("long", "i64"), ("int", "i32"), ("bool", "bool"))},
-    "zeros": filled(0),
-    "ones": filled(1),
-    "zeros_like": filled_like(0),
-    "ones_like": filled_like(1),
-    "new_zeros": lambda input, *size, dtype=None, **ignored: tensors.full(_sizes(size), 0, dtype or input.dtype),
-    "new_ones": lambda input, *size, dtype=None, **ignored: tensors.full(_sizes(size), 1, dtype or input.dtype),
-    "full": full,
-    "full_like": lambda input, fill_value, dtype=None, **ignored: tensors.full(input.shape, fill_value, dtype or input.dtype),
-    "arange": arange,
-    **dict.fromkeys(("tensor", "scalar_tensor"), scalar),
-    "softshrink": shrink(True),
-    "hardshrink": shrink(False),
-    "tanhshrink": lambda input: input - input.tanh(),
-    "channel_shuffle": pixel_channels,
-    "rms_norm": rms_norm,
-}
-
-
-def tensors_common(values: Sequence[Any]) -> list[Tensor]:
+def common(values: Sequence[Any]) -> list[Tensor]:
     """The values as tensors of one element type."""
     return tensors.common(*values)
 
 
-def tensors_joined(values: Sequence[Any], axis: int) -> Any:
+def joined(values: Sequence[Any], axis: int) -> Any:
     """The values one after another along an axis."""
-    return concat.concat(tensors_common(values), axis)
+    return concat.concat(common(values), axis)
 
 
 def take(x: Tensor, indices: Any, axis: int) -> Any:
     """Entries of an axis."""
-    return index.take(x, as_tensor(indices), axis)
+    return index.take(x, astensor_of(indices), axis)
 
 
 def gather(x: Tensor, indices: Any, axis: int) -> Any:
     """Along an axis the element that each index names."""
-    return index.gather(x, as_tensor(indices), axis)
+    return index.gather(x, astensor_of(indices), axis)
+
+
+def lp_pool(rank: int) -> Function:
+    """The p-norm of each window."""
+    average = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[rank]
+
+    def apply(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
+        taps = kernel_size**rank if isinstance(kernel_size, int) else math.prod(kernel_size)
+        return (average(input**norm_type, kernel_size, stride, 0, ceil_mode) * taps).relu() ** (1 / norm_type)
+
+    return apply

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irconv.concrete import check_result
+from irconv.concrete import take_room
 from irconv.errors import ModelError
 from irconv.frontends.onnx.operators.common import constant, integers, number, pairs, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
@@ -289,5 +289,5 @@ def range_(call: Call, start: np.ndarray, limit: np.ndarray, delta: np.ndarray) 
     if step == 0 or not all(math.isfinite(v) for v in (first, end, step)):
         raise ModelError(f"a range from {first} to {end} by {step}")
     count = max(math.ceil((end - first) / step), 0)
-    check_result(tensor_type(start.dtype, (count,)))
+    take_room(tensor_type(start.dtype, (count,)))
     return constant((np.arange(count) * delta.reshape(()) + start.reshape(())).astype(start.dtype))

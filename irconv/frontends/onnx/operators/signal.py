@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from irconv.concrete import check_result
+from irconv.concrete import take_room
 from irconv.errors import ModelError
 from irconv.frontends.onnx.operators.common import constant, number, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
@@ -26,7 +26,7 @@ from irconv.types import TensorType, tensor_type
 
 def _waves(rows: int, columns: int, length: int, type_: TensorType) -> tuple[Tensor, Tensor]:
     """cos and sin of 2 pi row column / length, [rows, columns]."""
-    check_result(tensor_type(type_.dtype, (rows, columns)))
+    take_room(tensor_type(type_.dtype, (rows, columns)))
     # the product is reduced first: angles stay small and exact
     angles = np.arange(rows)[:, None] * np.arange(columns) % length * (2 * math.pi / length)
     return constant(np.cos(angles), type_.dtype), constant(np.sin(angles), type_.dtype)
@@ -153,7 +153,7 @@ def mel_weights(
     dtype = element_type(call.attributes.int("output_datatype", 1), "the result of MelWeightMatrix")
     if count < 1 or size < 1 or samples < 1:
         raise ModelError(f"{count} bands of a spectrum of length {size} at rate {samples}")
-    check_result(tensor_type(dtype, (size // 2 + 1, count)))
+    take_room(tensor_type(dtype, (size // 2 + 1, count)))
     first, last = (2595 * math.log10(1 + float(number(v, "a frequency")) / 700) for v in (low, high))
     mels = first + np.arange(count + 2) * (last - first) / (count + 2)
     corners = np.floor((size + 1) * 700 * (10 ** (mels / 2595) - 1) / samples)
