@@ -40,12 +40,12 @@ SPECIALISATIONS = 16
 """How many sets of input types a compiled program keeps code for; the least recently used goes first."""
 
 INFERENCE: tuple[Pass, ...] = (
-    Simplify(),
+    Simplify(differentiated=True),
     FoldConstants(),
     CommonSubexpressions(),
     DeadCode(),
     FoldBatchNorm(),
-    Simplify(),
+    Simplify(differentiated=True),
     DeadCode(),
     Materialise(),
 )

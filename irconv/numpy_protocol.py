@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from irconv import tensor as t
 from irconv.errors import TraceError
 from irconv.operators import bit_and, bit_or, bit_xor, invert
 from irconv.ops import elementwise as e
@@ -23,6 +22,7 @@ from irconv.ops.index import gather
 from irconv.ops.pad import pad
 from irconv.ops.scan import cumprod, cumsum
 from irconv.ops.sort import argsort, sort
+from irconv.tensor import ABOVE, apply, apply_float, as_tensor, common, concatenate, full, stack, where
 
 
 def ufunc(function: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -30,12 +30,12 @@ def ufunc(function: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[str,
     if any(kwargs.get(name) is not None for name in ("out",)) or "where" in kwargs:
         raise _refused(f"numpy.{function.__name__} with out= or where=", "assign the result instead: y = np.add(x, 1)")
     if method == "__call__" and function in _FLOAT_UFUNCS:
-        return t.apply_float(_FLOAT_UFUNCS[function], *inputs)
+        return apply_float(_FLOAT_UFUNCS[function], *inputs)
     if method == "__call__" and function in _UFUNCS:
-        return t.apply(_UFUNCS[function], *inputs)
+        return apply(_UFUNCS[function], *inputs)
     if method == "reduce" and function in _REDUCTIONS:
         axis = kwargs.get("axis", 0)
-        return _REDUCTIONS[function](t.as_tensor(inputs[0]), axis, kwargs.get("keepdims", False))
+        return _REDUCTIONS[function](as_tensor(inputs[0]), axis, kwargs.get("keepdims", False))
     raise _refused(f"numpy.{function.__name__}{'' if method == '__call__' else '.' + method}")
 
 
@@ -128,14 +128,14 @@ _REDUCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Any:
-    x = t.as_tensor(x)
+    x = as_tensor(x)
     pairs = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
     return pad(x, pairs, mode, constant_values)
 
 
 def _zeros_like(value: float) -> Callable[..., Any]:
     def make(x: Any, dtype: Any = None, shape: Any = None) -> Any:
-        return t.full(x.shape if shape is None else shape, value, x.dtype if dtype is None else dtype)
+        return full(x.shape if shape is None else shape, value, x.dtype if dtype is None else dtype)
 
     return make
 
@@ -143,7 +143,7 @@ def _zeros_like(value: float) -> Callable[..., Any]:
 def _filled(value: float) -> Callable[..., Any]:
     def make(shape: Any, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None) -> Any:
         # NumPy's default is its float; next to a tensor that means the tensors' default, float32
-        return t.full(shape, value, np.float32 if dtype is float or dtype is None else dtype)
+        return full(shape, value, np.float32 if dtype is float or dtype is None else dtype)
 
     return make
 
@@ -159,49 +159,49 @@ def _broadcast(x: Any, dims: Any) -> Any:
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
-    np.sum: lambda a, axis=None, keepdims=False: t.as_tensor(a).sum(axis, keepdims),
-    np.mean: lambda a, axis=None, keepdims=False: t.as_tensor(a).mean(axis, keepdims),
-    np.max: lambda a, axis=None, keepdims=False: t.as_tensor(a).max(axis, keepdims),
-    np.min: lambda a, axis=None, keepdims=False: t.as_tensor(a).min(axis, keepdims),
-    np.amax: lambda a, axis=None, keepdims=False: t.as_tensor(a).max(axis, keepdims),
-    np.amin: lambda a, axis=None, keepdims=False: t.as_tensor(a).min(axis, keepdims),
-    np.prod: lambda a, axis=None, keepdims=False: t.as_tensor(a).prod(axis, keepdims),
-    np.var: lambda a, axis=None, ddof=0, keepdims=False: t.as_tensor(a).var(axis, keepdims, ddof),
-    np.std: lambda a, axis=None, ddof=0, keepdims=False: t.as_tensor(a).std(axis, keepdims, ddof),
-    np.argmax: lambda a, axis=None, keepdims=False: t.as_tensor(a).argmax(axis, keepdims),
-    np.argmin: lambda a, axis=None, keepdims=False: t.as_tensor(a).argmin(axis, keepdims),
-    np.clip: lambda a, a_min=None, a_max=None: t.as_tensor(a).clip(a_min, a_max),
-    np.round: lambda a: t.as_tensor(a).round(),
-    np.where: t.where,
-    np.reshape: lambda a, shape: t.as_tensor(a).reshape(shape),
-    np.ravel: lambda a: t.as_tensor(a).ravel(),
-    np.transpose: lambda a, axes=None: t.as_tensor(a).transpose(axes),
-    np.swapaxes: lambda a, axis1, axis2: t.as_tensor(a).swapaxes(axis1, axis2),
+    np.sum: lambda a, axis=None, keepdims=False: as_tensor(a).sum(axis, keepdims),
+    np.mean: lambda a, axis=None, keepdims=False: as_tensor(a).mean(axis, keepdims),
+    np.max: lambda a, axis=None, keepdims=False: as_tensor(a).max(axis, keepdims),
+    np.min: lambda a, axis=None, keepdims=False: as_tensor(a).min(axis, keepdims),
+    np.amax: lambda a, axis=None, keepdims=False: as_tensor(a).max(axis, keepdims),
+    np.amin: lambda a, axis=None, keepdims=False: as_tensor(a).min(axis, keepdims),
+    np.prod: lambda a, axis=None, keepdims=False: as_tensor(a).prod(axis, keepdims),
+    np.var: lambda a, axis=None, ddof=0, keepdims=False: as_tensor(a).var(axis, keepdims, ddof),
+    np.std: lambda a, axis=None, ddof=0, keepdims=False: as_tensor(a).std(axis, keepdims, ddof),
+    np.argmax: lambda a, axis=None, keepdims=False: as_tensor(a).argmax(axis, keepdims),
+    np.argmin: lambda a, axis=None, keepdims=False: as_tensor(a).argmin(axis, keepdims),
+    np.clip: lambda a, a_min=None, a_max=None: as_tensor(a).clip(a_min, a_max),
+    np.round: lambda a: as_tensor(a).round(),
+    np.where: where,
+    np.reshape: lambda a, shape: as_tensor(a).reshape(shape),
+    np.ravel: lambda a: as_tensor(a).ravel(),
+    np.transpose: lambda a, axes=None: as_tensor(a).transpose(axes),
+    np.swapaxes: lambda a, axis1, axis2: as_tensor(a).swapaxes(axis1, axis2),
     np.moveaxis: _moveaxis,
-    np.squeeze: lambda a, axis=None: t.as_tensor(a).squeeze(axis),
-    np.expand_dims: lambda a, axis: shape.expand_dims(t.as_tensor(a), axis),
-    np.broadcast_to: lambda array, shape: _broadcast(t.as_tensor(array), shape),
-    np.concatenate: lambda arrays, axis=0: t.concatenate(arrays, axis),
-    np.stack: lambda arrays, axis=0: t.stack(arrays, axis),
-    np.split: lambda ary, indices_or_sections, axis=0: _split(t.as_tensor(ary), indices_or_sections, axis),
-    np.flip: lambda m, axis=None: shape.flip(t.as_tensor(m), axis if axis is not None else tuple(range(m.ndim))),
-    np.take: lambda a, indices, axis=0: t.as_tensor(a).take(indices, axis),
-    np.take_along_axis: lambda arr, indices, axis: gather(t.as_tensor(arr), t.as_tensor(indices), axis),
+    np.squeeze: lambda a, axis=None: as_tensor(a).squeeze(axis),
+    np.expand_dims: lambda a, axis: shape.expand_dims(as_tensor(a), axis),
+    np.broadcast_to: lambda array, shape: _broadcast(as_tensor(array), shape),
+    np.concatenate: lambda arrays, axis=0: concatenate(arrays, axis),
+    np.stack: lambda arrays, axis=0: stack(arrays, axis),
+    np.split: lambda ary, indices_or_sections, axis=0: _split(as_tensor(ary), indices_or_sections, axis),
+    np.flip: lambda m, axis=None: shape.flip(as_tensor(m), axis if axis is not None else tuple(range(m.ndim))),
+    np.take: lambda a, indices, axis=0: as_tensor(a).take(indices, axis),
+    np.take_along_axis: lambda arr, indices, axis: gather(as_tensor(arr), as_tensor(indices), axis),
     np.pad: _pad,
-    np.dot: lambda a, b: t.apply(matmul, a, b),
-    np.einsum: lambda subscripts, *operands: einsum(subscripts, *t.common(*operands)),
+    np.dot: lambda a, b: apply(matmul, a, b),
+    np.einsum: lambda subscripts, *operands: einsum(subscripts, *common(*operands)),
     np.cumsum: lambda a, axis=None: _scan(cumsum, a, axis),
     np.cumprod: lambda a, axis=None: _scan(cumprod, a, axis),
-    np.sort: lambda a, axis=-1: sort(t.as_tensor(a), axis),
-    np.argsort: lambda a, axis=-1: argsort(t.as_tensor(a), axis),
+    np.sort: lambda a, axis=-1: sort(as_tensor(a), axis),
+    np.argsort: lambda a, axis=-1: argsort(as_tensor(a), axis),
     np.zeros_like: _zeros_like(0),
     np.ones_like: _zeros_like(1),
     np.empty_like: _zeros_like(0),
-    np.full_like: lambda a, fill_value, dtype=None: t.full(a.shape, fill_value, a.dtype if dtype is None else dtype),
+    np.full_like: lambda a, fill_value, dtype=None: full(a.shape, fill_value, a.dtype if dtype is None else dtype),
     np.zeros: _filled(0),
     np.ones: _filled(1),
     np.empty: _filled(0),
-    np.full: lambda shape, fill_value, dtype=np.float32, like=None: t.full(shape, fill_value, dtype),
+    np.full: lambda shape, fill_value, dtype=np.float32, like=None: full(shape, fill_value, dtype),
     np.shape: lambda a: a.shape,
     np.ndim: lambda a: a.ndim,
     np.size: lambda a: a.size,
@@ -210,20 +210,20 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 def _scan(scan: Callable[..., Any], x: Any, axis: int | None) -> Any:
     """NumPy's running sums and products: without an axis along all elements."""
-    x = t.as_tensor(x)
+    x = as_tensor(x)
     return scan(x.ravel(), 0) if axis is None else scan(x, axis)
 
 
-def _split(x: Any, where: Any, axis: int) -> Any:
-    if isinstance(where, int):
-        if where < 1 or x.shape[axis] % where:
-            raise TraceError(f"axis {axis} of size {x.shape[axis]} does not split into {where} equal parts")
-        sizes = [x.shape[axis] // where] * where
+def _split(x: Any, parts: Any, axis: int) -> Any:
+    if isinstance(parts, int):
+        if parts < 1 or x.shape[axis] % parts:
+            raise TraceError(f"axis {axis} of size {x.shape[axis]} does not split into {parts} equal parts")
+        sizes = [x.shape[axis] // parts] * parts
     else:
-        bounds = [0, *where, x.shape[axis]]
+        bounds = [0, *parts, x.shape[axis]]
         sizes = [b - a for a, b in itertools.pairwise(bounds)]
     return split(x, sizes, axis)
 
 
-t.ABOVE.ufunc = ufunc
-t.ABOVE.function = function
+ABOVE.ufunc = ufunc
+ABOVE.function = function

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from irconv.op import Value
@@ -47,8 +47,16 @@ class Operators(Value):
         """A constructor's result as a tensor."""
         raise NotImplementedError
 
-    def _view(self, value: Value) -> Self:
-        """A result that shares elements with self."""
+    def _reshaped(self, value: Value) -> Self:
+        """A reshaped self."""
+        raise NotImplementedError
+
+    def _transposed(self, order: Sequence[int]) -> Self:
+        """Self with its axes in another order."""
+        raise NotImplementedError
+
+    def _updated(self, new: Self) -> Self:
+        """Self, which becomes ``new`` for everybody who holds it, and keeps its shape and element type."""
         raise NotImplementedError
 
     def _floating(self) -> Self:
@@ -115,6 +123,47 @@ class Operators(Value):
 
     def __rmatmul__(self, other: Any) -> Self:
         return self._apply(matmul, other, self)
+
+    # --- in place: the tensor changes for everybody who holds it, as in NumPy ------------------------------------------------
+
+    def __iadd__(self, other: Any) -> Self:
+        return self._updated(self + other)
+
+    def __isub__(self, other: Any) -> Self:
+        return self._updated(self - other)
+
+    def __imul__(self, other: Any) -> Self:
+        return self._updated(self * other)
+
+    def __itruediv__(self, other: Any) -> Self:
+        return self._updated(self / other)
+
+    def __ifloordiv__(self, other: Any) -> Self:
+        return self._updated(self // other)
+
+    def __imod__(self, other: Any) -> Self:
+        return self._updated(self % other)
+
+    def __ipow__(self, other: Any) -> Self:
+        return self._updated(self ** other)
+
+    def __imatmul__(self, other: Any) -> Self:
+        return self._updated(self @ other)
+
+    def __iand__(self, other: Any) -> Self:
+        return self._updated(self & other)
+
+    def __ior__(self, other: Any) -> Self:
+        return self._updated(self | other)
+
+    def __ixor__(self, other: Any) -> Self:
+        return self._updated(self ^ other)
+
+    def __ilshift__(self, other: Any) -> Self:
+        return self._updated(self << other)
+
+    def __irshift__(self, other: Any) -> Self:
+        return self._updated(self >> other)
 
     def __neg__(self) -> Self:
         return self._of(elementwise.negative(self))
@@ -238,25 +287,25 @@ class Operators(Value):
         return self._of(elementwise.copy(self))
 
     def reshape(self, *dims: Any) -> Self:
-        return self._view(shape.reshape(self, _sequence(dims)))
+        return self._reshaped(shape.reshape(self, _sequence(dims)))
 
     def transpose(self, *axes: Any) -> Self:
         order = _sequence(axes)
-        return self._view(shape.transpose(self, order if order and order[0] is not None else None))
+        return self._transposed(order if order and order[0] is not None else range(self.ndim)[::-1])
 
     def swapaxes(self, first: int, second: int) -> Self:
         order = list(range(self.ndim))
         order[first], order[second] = order[second], order[first]
-        return self._view(shape.transpose(self, order))
+        return self._transposed(order)
 
     def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Self:
-        return self._view(shape.flatten(self, start_axis, end_axis))
+        return self._reshaped(shape.flatten(self, start_axis, end_axis))
 
     def ravel(self) -> Self:
         return self.flatten()
 
     def squeeze(self, axis: Any = None) -> Self:
-        return self._view(shape.squeeze(self, axis))
+        return self._reshaped(shape.squeeze(self, axis))
 
     def take(self, indices: Any, axis: int = 0) -> Self:
         return self._of(index.take(self, self._lift(indices), axis))

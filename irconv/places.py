@@ -86,7 +86,8 @@ def _stored_names(code: CodeType) -> dict[int, str]:
             name = str(value[0] if isinstance(value, tuple) else value)
             # a call stands at its last cache entry while a Python function runs, at its start while a C function does
             names.update(dict.fromkeys(range(previous, instruction.offset, 2), name))
-        previous = instruction.offset
+        if instruction.opname != "EXTENDED_ARG":  # which stands before a store where there are more than 256 names
+            previous = instruction.offset
     return names
 
 

@@ -23,7 +23,7 @@ from irconv.concrete import ConcreteValue, Producer, as_array, current_tracer, g
 from irconv.errors import DTypeError, ShapeError, StateError, TraceError
 from irconv.op import Fusion, NoGradient, OpDef, Value
 from irconv.operators import Operators
-from irconv.ops import concat, elementwise
+from irconv.ops import concat, elementwise, shape
 from irconv.places import user_location
 from irconv.types import BOOL, F32, I64, DType, TensorType, as_dtype, promote
 
@@ -77,7 +77,7 @@ class Tensor(Operators):
     leaf, or None), ``op`` and ``operands`` (how a tracked tensor was computed).
     """
 
-    __slots__ = ("__weakref__", "_base", "_base_version", "_version", "grad", "value")
+    __slots__ = ("__weakref__", "_back", "_base", "_base_version", "_key", "_version", "grad", "value")
     __array_priority__ = 1000
 
     def __init__(self, value: Any):
@@ -86,6 +86,8 @@ class Tensor(Operators):
         self._version = 0
         self._base: Tensor | None = None
         self._base_version = 0
+        self._back: Callable[[Tensor], Value] | None = None
+        self._key: tuple[Any] | None = None
 
     # --- what it is ----------------------------------------------------------------------------------------------------
 
@@ -264,31 +266,68 @@ class Tensor(Operators):
     def _lift(self, value: Any) -> Tensor:
         return as_tensor(value)
 
-    def _view(self, view: Value) -> Tensor:
-        """Mark a result as sharing elements with self."""
+    def _view(self, view: Value, back: Callable[[Tensor], Value], key: tuple[Any] | None = None) -> Tensor:
+        """Mark a result as sharing elements with self.
+
+        back: self's new value, from one that the view gets.  key: the index that picked the view, () for a transpose.
+        """
         result = _as(view)
         if result is not self:
-            result._base, result._base_version = self, self._version
+            result._base, result._base_version, result._back, result._key = self, self._version, back, key
         return result
+
+    def _reshaped(self, value: Value) -> Tensor:
+        def back(new: Tensor) -> Value:
+            if self._key is not None:
+                what = "in-place change of a reshaped index or transpose: whether it is a copy depends on the order in memory"
+                raise TraceError(what, hint="write x = x + y, not x += y")
+            return shape.reshape(new, self.shape)
+
+        return self._view(value, back)
+
+    def _transposed(self, order: Sequence[int]) -> Tensor:
+        places = [axis % self.ndim for axis in order]
+        inverse = [places.index(axis) for axis in range(self.ndim)]
+        return self._view(shape.transpose(self, order), lambda new: shape.transpose(new, inverse), ())
 
     def __getitem__(self, index: Any) -> Tensor:
         result, shares = indexing.get(self, index)
-        return self._view(result) if shares else _as(result)
+        if not shares:
+            return _as(result)
+        return self._view(result, lambda new: indexing.set_(self, index, new), (index,))
 
     def __setitem__(self, index: Any, item: Any) -> None:
         """Assign functionally: this tensor becomes a new value; what was computed from the old one is unaffected."""
-        if self._base is not None:
-            raise TraceError(
-                "assignment into a view (an index, slice, reshape or transpose of another tensor)",
-                hint="assign into the base tensor directly: base[index] = value",
-            )
-        if self.requires_grad and self.op is None:
-            raise TraceError(
-                "assignment into a leaf that requires a gradient", hint="work on a copy: y = x * 1"
-            )
-        if isinstance(self.value, ConcreteValue) and self.value.variable is not None:
-            raise TraceError("assignment into a parameter or buffer", hint="use x.assign(value)")
-        self.value = _as(indexing.set_(self, index, as_tensor(item, like=self))).value
+        if isinstance(item, Tensor) and item._base is self and item._key and item._key[0] is index:
+            return  # the end of ``x[index] += y``, which has changed x through its view
+        self._become(_as(indexing.set_(self, index, as_tensor(item, like=self))))
+
+    def _updated(self, new: Tensor) -> Tensor:
+        if new.shape != self.shape:
+            raise ShapeError(f"a tensor {self.type} cannot become {new.type} in place", hint="write x = x + y, not x += y")
+        if not np.can_cast(new.dtype, self.dtype, "same_kind"):
+            raise DTypeError(f"a tensor {self.type} cannot become {new.type} in place", hint="write x = x + y, not x += y")
+        self._become(new if new.dtype == self.dtype else new.astype(self.dtype))
+        return self
+
+    def _become(self, new: Tensor) -> None:
+        """Take a new value, for everybody who holds this tensor; a view hands it on to its base."""
+        inner = self.value
+        variable = inner.variable if isinstance(inner, ConcreteValue) else None
+        collects = isinstance(inner, ConcreteValue) and inner.tracked and (inner.owner is not None or variable is not None)
+        if collects and grad_enabled():
+            what = "a parameter" if variable is not None else "a leaf that requires a gradient"
+            hint = "work on a copy: y = x * 1; to change it for good: x.assign(value), or inside irconv.no_grad()"
+            raise TraceError(f"assignment into {what}", hint=hint)
+        if self._base is not None and self._back is not None:
+            self._base._become(_as(self._back(new)))
+            self._base_version = self._base._version
+        if variable is not None:
+            self.assign(new)
+        else:
+            self.value = new.value
+            if collects:
+                self.requires_grad_()
         self._version += 1
 
     def assign(self, value: Any) -> None:

@@ -39,6 +39,7 @@ Copies
     copy(x) = x, unless the copy itself is an output or an update (it gives the value a buffer of its own)
 Only with the option ``differentiated`` (they change what a later differentiation would give)
     stop_gradient(x) = x, attach_gradient(x, ...) = x, max(x, 0) = relu(x)
+    where(x >= b, b, where(x <= a, a, x)) = clip(x, a, b), a <= b
 """
 
 from __future__ import annotations

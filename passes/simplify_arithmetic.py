@@ -12,6 +12,7 @@ from irconv.ops.elementwise import (
     absolute,
     add,
     cast,
+    clip,
     clip_bounds,
     equal,
     multiply,
@@ -301,6 +302,26 @@ def _is_internal(graph: Graph, node: Node) -> bool:
 
 COPIES = [Rule("copy", any_operands("copy", _is_internal), _operand)]
 
+
+
+def _bounds_in_order(found: Match) -> str | None:
+    low, low_value, high, high_value = (found.array(name).item() for name in ("low", "low_value", "high", "high_value"))
+    exact = float(low) == low == low_value and float(high) == high == high_value
+    return None if exact and low <= high else f"{found.root.type.dtype}: {low} and {high} are not the bounds of a clip"
+
+
+def _clip(b: Rewriter, found: Match) -> Value:
+    low, high = (found.array(name).item() for name in ("low", "high"))
+    return broadcast(clip(b.wrap(found["x"]), low, high), found.root.type.shape)
+
+
+def _one_number(array: np.ndarray) -> bool:
+    return array.size == 1 and array.dtype.kind != "b"
+
+
+LOW, LOW_VALUE, HIGH, HIGH_VALUE = (Constant(name, _one_number) for name in ("low", "low_value", "high", "high_value"))
+ABOVE_LOW = op("where", op("less_equal", X, LOW), LOW_VALUE, X)
+
 DIFFERENTIATED = [
     Rule("stop-gradient", op("stop_gradient", X), keep("x")),
     Rule("attach-gradient", any_operands("attach_gradient"), _operand),
@@ -309,6 +330,8 @@ DIFFERENTIATED = [
         op("maximum", X, Constant("c", lambda array: bool(all_equal(0)(array) and not np.signbit(array).any()))),
         lambda b, found: broadcast(relu(b.wrap(found["x"])), found.root.type.shape),
     ),
+    # relu6 and hardtanh, which say so of their gradient at the bounds
+    Rule("clip", op("where", op("greater_equal", X, HIGH), HIGH_VALUE, ABOVE_LOW), _clip, _bounds_in_order),
 ]
 
 ARITHMETIC = [*NEUTRAL, *SIGNS, *TWICE, *MERGING, *CASTS, *BROADCASTS, *COPIES]

@@ -31,7 +31,7 @@ background. These markers are pixels that we can label
 unambiguously as either object or background. Here,
 the markers are found at the two extreme parts of the
 histogram of grey values:
->>> markers = np.zeros_like(coins)""".splitlines()
+markers = np.zeros_like(coins)""".splitlines()
 
 
 def path_of(package: packaged.Package, name: str) -> Path:

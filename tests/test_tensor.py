@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import irconv
-from irconv import TensorSpec
+from irconv import TensorSpec, nn
 from irconv.errors import DTypeError, IrconvError, ShapeError, TraceError
 from irconv.interpret import evaluate
 
@@ -164,15 +164,123 @@ def test_assignment_in_a_loop_traces() -> None:
     np.testing.assert_array_equal(evaluate(graph, {graph.inputs[0]: x})[graph.outputs[""]], [1, 3, 6, 10])
 
 
-def test_assignment_into_a_view_and_stale_views_are_errors() -> None:
+def test_stale_views_are_errors() -> None:
     y = irconv.zeros((2, 2))
-    with pytest.raises(TraceError, match="view"):
-        y[0][0] = 1.0
     view = y[0]
     y[0, 0] = 5.0
     with pytest.raises(TraceError, match="assigned into after"):
         view + 1
     assert y[0].tolist() == [5.0, 0.0]
+
+
+def _row_in_place(x):
+    row = x[1]
+    row += 10
+    row[0] = 7
+    return x
+
+
+def _in_place_through_views(x):
+    x[0][1] = 5
+    x[:, ::-2] *= 3
+    turned = x.T[1:, ::2]
+    turned -= 1
+    flat = x.reshape(-1).reshape(2, 2, 3)
+    flat[1] += 2
+    x[0, 0] += 100
+    x[0, 0] += 100
+    return x
+
+
+def _other_names_see_it(x):
+    same = x
+    same += 1
+    same //= 2
+    return x
+
+
+def _first_row_as_total(x):
+    total = x[0]
+    for i in range(1, x.shape[0]):
+        total += x[i]
+    return x
+
+
+IN_PLACE = [_row_in_place, _in_place_through_views, _other_names_see_it, _first_row_as_total]
+
+
+@pytest.mark.parametrize("function", IN_PLACE)
+def test_in_place_operators_change_what_numpy_changes(function) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    graph = irconv.trace(function, TensorSpec(x.shape))
+    traced = evaluate(graph, {graph.inputs[0]: x})[graph.outputs[""]]
+    concrete = function(irconv.tensor(x))
+    expected = function(x.copy())
+    np.testing.assert_array_equal(traced, expected)
+    np.testing.assert_array_equal(concrete.numpy(), expected)
+
+
+def test_in_place_where_numpy_may_have_copied_is_an_error() -> None:
+    x = irconv.zeros((3, 4))
+    for view in (x.T.reshape(-1), x[:, :2].reshape(2, 3)):
+        with pytest.raises(TraceError, match="order in memory"):
+            view += 1
+        assert (view + 1).shape == view.shape
+
+
+def test_one_element_added_to_in_place_is_written_once() -> None:
+    def f(x):
+        x[0] += 1
+        return x
+
+    ops = [node.op.name for node in irconv.trace(f, TensorSpec((3,)))]
+    assert ops.count("slice_update") == 1
+
+
+def test_gradients_flow_through_in_place_operators() -> None:
+    x = irconv.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = x * 1
+    part = y[1:]
+    part *= x[:2]
+    y.sum().backward()
+    assert x.grad.tolist() == [3.0, 4.0, 2.0]
+    assert irconv.grad(_squared_in_place)(irconv.tensor([1.0, 2.0])).tolist() == [2.0, 4.0]
+
+
+def _squared_in_place(x):
+    x *= x
+    return x.sum()
+
+
+def test_what_collects_a_gradient_changes_in_place_only_without_gradients() -> None:
+    leaf, parameter = irconv.tensor([1.0, 2.0], requires_grad=True), nn.Parameter([1.0, 2.0])
+    for weight in (leaf, parameter):
+        (weight * weight).sum().backward()
+        with pytest.raises(TraceError, match="no_grad"):
+            weight -= 1
+        with pytest.raises(TraceError, match="no_grad"):
+            weight[0] = 1
+        with pytest.raises(TraceError, match="no_grad"):
+            weight.reshape(2, 1)[0] = 1
+        same = weight
+        with irconv.no_grad():
+            weight -= 0.5 * weight.grad
+            weight[1] = 9
+        assert same is weight and weight.tolist() == [0.0, 9.0] and weight.requires_grad
+        weight.grad = None
+        weight.sum().backward()
+        assert weight.grad.tolist() == [1.0, 1.0]
+
+
+def test_in_place_keeps_shape_and_type() -> None:
+    x = irconv.tensor([1, 2])
+    with pytest.raises(DTypeError, match="in place"):
+        x += 0.5
+    with pytest.raises(ShapeError, match="in place"):
+        x += np.ones((2, 2), np.int64)
+    half = irconv.tensor([1.0], "f16")
+    half += np.ones(1, np.float64)
+    assert half.dtype == np.float16 and half.tolist() == [2.0]
 
 
 def test_assignment_does_not_change_what_was_computed_before() -> None:

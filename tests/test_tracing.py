@@ -96,6 +96,14 @@ def test_names_in_functions_are_those_of_variables() -> None:
     assert irconv.trace(f, TensorSpec((2, 3), name="left"), TensorSpec((3, 4)), name="product")["left"].op.name == "input"
 
 
+def test_names_in_a_program_with_hundreds_of_variables() -> None:
+    lines = ["def f(x):", *(f"    n{k} = {k}" for k in range(300)), "    left = x.exp()", "    right = left + n299", "    return right"]
+    space: dict = {}
+    exec("\n".join(lines), space)
+    graph = irconv.trace(space["f"], TensorSpec((2,)))
+    assert [node.name for node in graph] == ["x", "left", "constant", "right"]
+
+
 def test_every_node_knows_the_users_line() -> None:
     graph = irconv.trace(Net(), X)
     for node in graph:
@@ -145,7 +153,7 @@ sys.path.insert(0, sys.argv[1])
 import irconv
 from irconv import optim
 import irconv.nn.functional as F
-from test_tracing import Net, X
+from tests.test_tracing import Net, X
 irconv.random.manual_seed(3)
 model = Net()
 print(irconv.trace(model, X))
@@ -164,12 +172,12 @@ def test_the_same_program_gives_the_same_text() -> None:
 
 
 def test_the_same_text_in_every_process() -> None:
-    folder = Path(__file__).parent
+    root = Path(__file__).parents[1]
     texts = set()
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         run = subprocess.run(
-            [sys.executable, "-c", PRINTS, str(folder)], capture_output=True, text=True, env=environment, cwd=folder, check=False
+            [sys.executable, "-c", PRINTS, str(root)], capture_output=True, text=True, env=environment, check=False
         )
         assert run.returncode == 0, run.stderr
         texts.add(run.stdout)

@@ -14,6 +14,8 @@ from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, FusedRequest, Scratch, fused, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
+from irconv.backends.arrays.geometry import Geometry
+from irconv.backends.arrays.weight_gradient_rows import rows_gradient, suits_rows
 from irconv.backends.arrays.work import run_pieces
 from irconv.ops.window import Ints, window_counts
 
@@ -42,6 +44,22 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     counts = window_counts(size, a.kernel, a.stride, a.padding, a.dilation)
     area, taps, per_group = math.prod(counts), math.prod(a.kernel), channels // a.groups
     rows = product.type.shape[1]
+    plain_chain = _is_by_sample(
+        graph, chain := _left_chain(graph, kernel, product.operands[0]),
+        chain[0].operands[0] if chain else product.operands[0], (batch, a.groups * rows, *counts))
+    if plain_chain:
+        g = Geometry(batch, channels, size, a.groups * rows, a.kernel, counts, a.stride, a.padding, a.dilation, a.groups)
+        if suits_rows(g):
+            scratch = Scratch()
+            inner = rows_gradient(xp, g, product.type.dtype, parallel, scratch)
+            d_at, x_at = (1 + kernel.inputs.index(i) for i in (chain[0].operands[0], columns.operands[0]))
+            rest = 1 + len(kernel.inputs)
+            weight_shape = (g.out_channels, channels, *a.kernel)
+
+            def run_rows(*arrays: Array) -> None:
+                inner(arrays[0].reshape(weight_shape), arrays[d_at], arrays[x_at], arrays[rest:])
+
+            return ArrayKernel(run_rows, tuple(scratch.types))
     work = product.type.dtype.accumulator
     chain = _left_chain(graph, kernel, product.operands[0])
     source = chain[0].operands[0] if chain else product.operands[0]

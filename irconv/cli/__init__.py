@@ -1,6 +1,6 @@
 """The command line: ``irconv show | run | opt | train | doctor``.
 
-MODEL is ``file.py:name`` (a module, a class or function that makes one, or a function of tensors) or ``file.ir``.
+MODEL is ``file.py:name`` (a module, a class or function that makes one, a function of tensors), ``file.onnx`` or ``file.ir``.
 Errors that a user can cause are printed without a traceback and end with status 1; a wrong command line ends with 2.
 """
 
@@ -22,7 +22,7 @@ from irconv.cli.train import train
 def main(traceback: bool) -> None:
     """A compiler for convolutional networks: see, change, run and train them.
 
-    MODEL is file.py:name or file.ir.
+    MODEL is file.py:name, file.onnx or file.ir.
     """
 
 

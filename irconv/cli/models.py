@@ -214,11 +214,9 @@ def read_arrays(given: tuple[str, ...]) -> InputSpecs:
 def read_file(file: str) -> np.ndarray | dict[str, np.ndarray]:
     """The array of an ``.npy`` file, the arrays of an ``.npz`` by name; never a pickle.  Raises ModelError."""
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with open(file, "rb") as opened:  # which np.load leaves open when the file is damaged
+            loaded = np.load(opened, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
         hint = "give a .npy or .npz file, as numpy.save writes it"
         raise ModelError(f"cannot read arrays from {file}: {error}", hint=hint) from None

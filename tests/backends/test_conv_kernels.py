@@ -12,7 +12,7 @@ from irconv.backends.numpy.parallel import Pool
 from irconv.op import OPS
 from irconv.ops.conv import ConvAttributes, ConvTransposeAttributes
 from irconv.types import F32, F64, type_of
-from tests.backends.test_array_kernels import check, execute, expected, garbage
+from tests.backends.executing import check, execute, expected, garbage
 
 POOL = Pool(2)
 

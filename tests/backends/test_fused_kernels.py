@@ -25,7 +25,7 @@ from irconv.ops.shape import reshape, transpose
 from irconv.passes.fuse import fuse
 from irconv.target import Target
 from irconv.types import TensorSpec
-from tests.backends.test_array_kernels import check, garbage
+from tests.backends.executing import check, garbage
 
 PARALLEL = (None, Serial(256), Serial(4096), Pool(2))
 Build = Callable[..., list[GraphValue]]

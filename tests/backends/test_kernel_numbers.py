@@ -22,7 +22,7 @@ from irconv.ops.pool_taps import PoolAttributes, WindowScatterAttributes
 from irconv.ops.reduce import ReduceAttributes
 from irconv.ops.window import window_counts
 from irconv.types import tensor_type
-from tests.backends.test_array_kernels import check, execute, expected, garbage
+from tests.backends.executing import check, execute, expected, garbage
 
 POOL = Pool(2)
 

@@ -118,7 +118,7 @@ def work(connection: Connection, numbers: list[int], keep: Path | None) -> None:
             path = Path("model.onnx")
             path.write_bytes(data)
             start = time.process_time()
-            outcome = _timed(path)
+            outcome = outcome_of(path)
             seconds = time.process_time() - start
             if " " in outcome:
                 outcome = f"{MODELS[which]}, {damage}: {outcome}"
@@ -128,7 +128,9 @@ def work(connection: Connection, numbers: list[int], keep: Path | None) -> None:
     connection.send((CLOSED, "", 0.0, 0))
 
 
-def _timed(path: Path) -> str:
+def outcome_of(path: Path) -> str:
+    """What came of checking a file: one word, or a description of the failure."""
+
     def stop(*_: Any) -> None:
         raise HangError
 

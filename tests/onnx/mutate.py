@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from irconv.frontends.onnx.model import operators
+from irconv.frontends.onnx.model import OnnxModel  # noqa: F401  # registers the operators
+from irconv.frontends.onnx.registry import operators
 
 INTEGERS = (0, 1, -1, 2, 3, 7, 16, 255, 2**16, 2**24, 2**31 - 1, 2**31, -(2**31), 2**33, 2**48, 2**62, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -1.0, 1e-45, 1e38, float("nan"), float("inf"), -float("inf"))
@@ -376,7 +378,7 @@ def _node(model: ModelProto, chance: random.Random) -> NodeProto | None:
     return chance.choice(model.graph.node) if model.graph.node else None
 
 
-FIELDS: tuple[Callable[[ModelProto, random.Random], None], ...] = (
+QUICK: tuple[Callable[[ModelProto, random.Random], None], ...] = (
     any_field,
     any_field,
     any_field,
@@ -385,14 +387,17 @@ FIELDS: tuple[Callable[[ModelProto, random.Random], None], ...] = (
     attribute,
     attribute,
     wire,
+    wire,
+    replace_operator,
     replace_operator,
     operator_set,
     external,
     choices,
-    calls,
-    loops,
-    recurrence,
 )
+SLOW: tuple[Callable[[ModelProto, random.Random], None], ...] = (calls, loops, recurrence)
+"""What makes models so long that it takes seconds to find out."""
+
+FIELDS = (*QUICK * 3, *SLOW)
 
 
 # --- both --------------------------------------------------------------------------------------------------------------------
@@ -403,8 +408,9 @@ def weight_places(data: bytes) -> list[tuple[int, int]]:
     model = ModelProto.FromString(data)
     places = []
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) > MOST_ELEMENTS and (start := data.find(tensor.raw_data)) >= 0:
-            places.append((start, start + len(tensor.raw_data)))
+        stored = tensor.raw_data or struct.pack(f"<{len(tensor.float_data)}f", *tensor.float_data)
+        if len(stored) > MOST_ELEMENTS and (start := data.find(stored)) >= 0:
+            places.append((start, start + len(stored)))
     return places
 
 

@@ -17,6 +17,8 @@ from irconv.ops.elementwise import (
     floor,
     floor_divide,
     greater,
+    greater_equal,
+    less_equal,
     logical_and,
     logical_not,
     logical_or,
@@ -341,3 +343,27 @@ def test_what_only_gradients_need_goes_when_differentiated():
         return y0 = %exp, y1 = %maximum, y2 = %maximum_1
     """
     check_simplified(function, expected, pass_=Simplify(differentiated=True), x=F)
+
+
+def bounded(x, low, high, inner_low=None):
+    return where(greater_equal(x, high), high, where(less_equal(x, low if inner_low is None else inner_low), low, x))
+
+
+def test_a_bounded_value_is_a_clip_when_differentiated():
+    def function(x):
+        return bounded(x, 0.0, 6.0), bounded(x, -1.0, 1.0)
+
+    graph = build(function, x=F)
+    assert text(run(Simplify(), graph)[0]) == text(graph)
+    expected = """
+        %where_1 = clip(%x) minimum=0.0 maximum=6.0 : f32[2,3]
+        %where_3 = clip(%x) minimum=-1.0 maximum=1.0 : f32[2,3]
+        return y0 = %where_1, y1 = %where_3
+    """
+    check_simplified(function, expected, pass_=Simplify(differentiated=True), x=F)
+
+
+@pytest.mark.parametrize(("low", "high", "inner_low"), [(2.0, 1.0, None), (float("nan"), 1.0, None), (0.0, 1.0, -1.0)])
+def test_bounds_that_make_no_clip(low, high, inner_low):
+    graph = build(lambda x: bounded(x, low, high, inner_low), x=F)
+    assert "clip" not in text(run(Simplify(differentiated=True), graph)[0])

@@ -188,14 +188,16 @@ class GraphReader:
         )
 
     def _location(self, proto: NodeProto) -> Location:
-        """The innermost line that PyTorch's exporter noted, else the number of the node in the file."""
+        """The innermost line of the user's that PyTorch's exporter noted, else the number of the node in the file."""
         trace = next((p.value for p in proto.metadata_props if p.key == "pkg.torch.onnx.stack_trace"), "")
+        places = []
         for line in reversed(trace.splitlines()):
             file, _, rest = line.strip().removeprefix('File "').partition('", line ')
             number = rest.split(",")[0]
             if number.isascii() and number.isdecimal() and len(number) < 10:
-                return Location(file, int(number))
-        return Location(self.label, self.count)
+                places.append(Location(file, int(number)))
+        own = [place for place in places if "site-packages" not in place.file]
+        return next(iter(own or places), Location(self.label, self.count))
 
     def _body(self, function: FunctionProto, proto: NodeProto, name: str) -> OnnxGraph:
         """A function of the model as this node calls it."""

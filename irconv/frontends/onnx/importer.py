@@ -16,7 +16,7 @@ import numpy as np
 from onnx import defs
 
 from irconv.builder import GraphValue
-from irconv.concrete import ConcreteValue, computing_at_most, current_tracer
+from irconv.concrete import ConcreteValue, computing_at_most, current_tracer, take_room
 from irconv.errors import IrconvError, ModelError
 from irconv.frontends.onnx.functions import expanded, has_body
 from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted, listed
@@ -24,12 +24,12 @@ from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList
 from irconv.tensor import Tensor
 
 MAX_BYTES = 2**30
-"""No value that is computed while a model is imported may be larger, nor all of them together, unless more is stored in the file."""
+"""No value computed while a model is imported may be larger, nor all of them together unless the file stores much."""
 
 KNOWN_SHARE = 16
 """How many times the size of its stored tensors a model may compute while it is imported."""
 
-MAX_RECORDED = 200_000
+MAX_RECORDED = 100_000
 """Nodes that one import may run, and operations that it may record: loops and recurrent cells are unrolled."""
 
 VIEWS = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
@@ -139,7 +139,11 @@ class Run:
                     self.named.add(each.value.id)
         total = max(MAX_BYTES, KNOWN_SHARE * sum(array.nbytes for array in graph.tensors.values()))
         with computing_at_most(MAX_BYTES, None if current_tracer() is None else total), np.errstate(all="ignore"):
-            return self.graph(graph, dict(values))
+            results = self.graph(graph, dict(values))
+            for result in results:
+                if isinstance(result, Tensor) and not result.is_traced:
+                    take_room(result.type)  # it will be copied
+        return results
 
     def graph(self, graph: OnnxGraph, values: MutableMapping[str, OnnxValue]) -> tuple[Any, ...]:
         """The outputs of a graph; ``values`` holds its inputs and what is around it, and takes what is computed."""

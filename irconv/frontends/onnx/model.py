@@ -12,7 +12,15 @@ from irconv.concrete import ConcreteValue, as_array
 from irconv.errors import ModelError, ShapeError
 from irconv.frontends.onnx import operators
 from irconv.frontends.onnx.graphs import OnnxGraph, Port, listed
-from irconv.frontends.onnx.importer import Run, buffer_names, check_attributes, factor_names, static_names, unsupported, weight_names
+from irconv.frontends.onnx.importer import (
+    Run,
+    buffer_names,
+    check_attributes,
+    factor_names,
+    static_names,
+    unsupported,
+    weight_names,
+)
 from irconv.frontends.onnx.reader import OnnxFile, read_model
 from irconv.frontends.onnx.registry import OnnxValue, TensorList
 from irconv.nn.module import Buffer, Module, Parameter

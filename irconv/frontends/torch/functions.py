@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 import irconv.nn.functional as F
-from irconv import tensor as tensors
 from irconv.concrete import ConcreteValue
 from irconv.nn.functional.common import tensor_of
 from irconv.ops import concat, elementwise, index, shape, sort
-from irconv.tensor import Tensor, apply_float, as_tensor, where
+from irconv.tensor import Tensor, apply_float, as_tensor, common, where
+from irconv.tensor import arange as new_range
+from irconv.tensor import full as new
 from irconv.types import as_dtype
 
 Function = Callable[..., Any]
@@ -249,24 +250,22 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
 
 def filled(number: float) -> Function:
     """``zeros`` and ``ones``."""
-    return lambda *size, dtype=np.dtype(np.float32), **ignored: tensors.full(
-        sizes_of(size), number, dtype or np.float32
-    )
+    return lambda *size, dtype=None, **ignored: new(sizes_of(size), number, dtype or np.float32)
 
 
 def filled_like(number: float) -> Function:
     """``zeros_like`` and ``ones_like``."""
-    return lambda input, dtype=None, **ignored: tensors.full(input.shape, number, dtype or input.dtype)
+    return lambda input, dtype=None, **ignored: new(input.shape, number, dtype or input.dtype)
 
 
 def full(size: Sequence[int], fill_value: float, dtype: Any = None, **ignored: Any) -> Tensor:
     """A tensor of one number."""
-    return tensors.full(tuple(size), fill_value, dtype or np.asarray(fill_value).dtype.char.replace("d", "f"))
+    return new(tuple(size), fill_value, dtype or np.asarray(fill_value).dtype.char.replace("d", "f"))
 
 
 def arange(*bounds: float, dtype: Any = None, **ignored: Any) -> Tensor:
     """Evenly spaced numbers."""
-    return tensors.arange(*bounds, dtype=dtype)
+    return new_range(*bounds, dtype=dtype)
 
 
 def scalar(data: Any, dtype: Any = None, **ignored: Any) -> Tensor:
@@ -321,7 +320,7 @@ def logical(function: Function) -> Function:
     """A logical function, which takes numbers as their being other than 0."""
 
     def apply(*values: Any) -> Any:
-        truths = [v if astensor_of(v).type.dtype.kind == "bool" else astensor_of(v) != 0 for v in values]
+        truths = [v if as_tensor(v).type.dtype.kind == "bool" else as_tensor(v) != 0 for v in values]
         return function(*map(as_tensor, truths))
 
     return apply
@@ -366,24 +365,19 @@ def binary(function: Function) -> Function:
     return lambda input, other, **ignored: function(input, other)
 
 
-def common(values: Sequence[Any]) -> list[Tensor]:
-    """The values as tensors of one element type."""
-    return tensors.common(*values)
-
-
 def joined(values: Sequence[Any], axis: int) -> Any:
     """The values one after another along an axis."""
-    return concat.concat(common(values), axis)
+    return concat.concat(common(*values), axis)
 
 
 def take(x: Tensor, indices: Any, axis: int) -> Any:
     """Entries of an axis."""
-    return index.take(x, astensor_of(indices), axis)
+    return index.take(x, as_tensor(indices), axis)
 
 
 def gather(x: Tensor, indices: Any, axis: int) -> Any:
     """Along an axis the element that each index names."""
-    return index.gather(x, astensor_of(indices), axis)
+    return index.gather(x, as_tensor(indices), axis)
 
 
 def lp_pool(rank: int) -> Function:

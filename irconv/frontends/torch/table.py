@@ -1,8 +1,8 @@
 """PyTorch's functions by name.
 
-``TENSOR`` holds ``torch.NAME``, ``Tensor.NAME`` and ``operator.NAME``; ``ATEN`` those operators that take their parameters in another
-order than the function of ``torch.nn.functional`` of the same name.  All other functions of ``torch.nn.functional`` are those of
-:mod:`irconv.nn.functional`, which has them under the same names.
+``TENSOR`` holds ``torch.NAME``, ``Tensor.NAME`` and ``operator.NAME``; ``ATEN`` those operators that take their parameters in
+another order than the function of ``torch.nn.functional`` of the same name.  All other functions of ``torch.nn.functional`` are
+those of :mod:`irconv.nn.functional`, which has them under the same names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import irconv.nn.functional as F
-from irconv import tensor as tensors
 from irconv.frontends.torch.functions import (
     Function,
     addmm,
@@ -25,7 +24,6 @@ from irconv.frontends.torch.functions import (
     cast,
     chunk,
     clamp,
-    common,
     div,
     expand,
     extremum,
@@ -74,7 +72,8 @@ from irconv.ops import concat, elementwise, shape, sort
 from irconv.ops.einsum import einsum
 from irconv.ops.reduce import argmax, argmin, reduce_max, reduce_min, reduce_prod
 from irconv.ops.scan import cumprod, cumsum
-from irconv.tensor import floating, where
+from irconv.tensor import common, floating, where
+from irconv.tensor import full as new
 
 TENSOR: dict[str, Function] = {
     **dict.fromkeys(("add", "iadd"), scaled(operator.add)),
@@ -110,7 +109,10 @@ TENSOR: dict[str, Function] = {
         name: float_function(getattr(elementwise, name))
         for name in ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")
     },
-    **{name: float_function(getattr(elementwise, name)) for name in ("floor", "ceil", "tanh", "sigmoid")},
+    **{
+        name: float_function(getattr(elementwise, name))
+        for name in ("sinh", "cosh", "floor", "ceil", "tanh", "sigmoid")
+    },
     "round": float_function(elementwise.round_),
     "eq": operator.eq,
     "ne": operator.ne,
@@ -162,7 +164,7 @@ TENSOR: dict[str, Function] = {
     **dict.fromkeys(("repeat", "tile"), repeat),
     "repeat_interleave": repeat_interleave,
     **dict.fromkeys(("cat", "concat", "concatenate"), lambda tensors, dim=0: joined(tensors, dim)),
-    "stack": lambda tensors, dim=0: concat.stack(common(tensors), dim),
+    "stack": lambda tensors, dim=0: concat.stack(common(*tensors), dim),
     "chunk": chunk,
     **dict.fromkeys(("split", "split_with_sizes"), split),
     "unbind": unbind,
@@ -187,10 +189,10 @@ TENSOR: dict[str, Function] = {
     "ones": filled(1),
     "zeros_like": filled_like(0),
     "ones_like": filled_like(1),
-    "new_zeros": lambda input, *size, dtype=None, **ignored: tensors.full(sizes_of(size), 0, dtype or input.dtype),
-    "new_ones": lambda input, *size, dtype=None, **ignored: tensors.full(sizes_of(size), 1, dtype or input.dtype),
+    "new_zeros": lambda input, *size, dtype=None, **ignored: new(sizes_of(size), 0, dtype or input.dtype),
+    "new_ones": lambda input, *size, dtype=None, **ignored: new(sizes_of(size), 1, dtype or input.dtype),
     "full": full,
-    "full_like": lambda input, fill_value, dtype=None, **ignored: tensors.full(
+    "full_like": lambda input, fill_value, dtype=None, **ignored: new(
         input.shape, fill_value, dtype or input.dtype
     ),
     "arange": arange,

@@ -1,4 +1,4 @@
-"""Spectra: Fourier transforms as matrix products, and the weights of the mel scale.  Complex numbers are pairs on the last axis."""
+"""Spectra: Fourier transforms as matrix products, and the mel scale.  Complex numbers are pairs on the last axis."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def short_time_transform(
     hop = int(number(step, "frame_step"))
     if frame_length is None and window is None:
         raise ModelError("a window or a frame_length is needed")
-    count = int(number(frame_length, "frame_length")) if frame_length is not None else window.shape[0] if window is not None else 0
+    count = 0 if window is None else window.shape[0]
+    if frame_length is not None:
+        count = int(number(frame_length, "frame_length"))
     if signal.ndim != 3 or hop < 1 or not 1 <= count <= signal.shape[1]:
         raise ModelError(f"frames of {count} by steps of {hop} do not fit a signal of shape {list(signal.shape)}")
     real, imaginary, _ = _parts(signal, 1)
