@@ -9,11 +9,15 @@ Trace a model into a graph, read it, differentiate it, compile it and run it::
     step = irconv.compile_step(model, loss, optimizer, x_spec, target_spec)
 """
 
+import importlib as _importlib
+from typing import Any as _Any
+
 from irconv import numpy_protocol as _numpy_protocol
 from irconv.autograd import Function, differentiate, grad, value_and_grad, vjp
 from irconv.compile import Compiled, compile
 from irconv.concrete import no_grad
 from irconv.errors import IrconvError
+from irconv.errors import ModelError as _ModelError
 from irconv.graph import Graph
 from irconv.parser import parse
 from irconv.tensor import Tensor, arange, concatenate, full, ones, stack, tensor, where, zeros
@@ -52,3 +56,15 @@ __all__ = [
     "where",
     "zeros",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """``irconv.from_torch``, found when it is asked for: PyTorch is imported by nobody else."""
+    if name != "from_torch":
+        raise AttributeError(f"module 'irconv' has no attribute {name!r}")
+    try:
+        return _importlib.import_module("irconv.frontends.torch").from_torch
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "torch":
+            raise
+        raise _ModelError("from_torch needs PyTorch", hint="pip install 'irconv[torch]'") from None

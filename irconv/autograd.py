@@ -230,7 +230,7 @@ def _pullback_in_trace(
     tracer: Tracer, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], numbers: tuple[int, ...]
 ) -> tuple[Any, Pull]:
     # copies set the arguments apart from other uses of the same values, which do not count
-    own = [as_tensor(a) if i in numbers else a for i, a in enumerate(args)]
+    own = [_differentiable(a, i) if i in numbers else a for i, a in enumerate(args)]
     ids = {}
     for i in numbers:
         value = tracer.adopt(own[i])
@@ -252,7 +252,7 @@ def _pullback_of_data(
 ) -> tuple[Any, Pull]:
     outside = grad_enabled()
     own, named = structure.map_leaves(lambda path, leaf: as_tensor(leaf) if is_array(leaf) else leaf, (args, kwargs))
-    own = [_set_apart(as_tensor(a), i) if i in numbers else a for i, a in enumerate(own)]
+    own = [_set_apart(_differentiable(a, i), i) if i in numbers else a for i, a in enumerate(own)]
     apart = [own[i].value for i in numbers]
     with grad_mode(True):
         result = _single(function(*own, **named))
@@ -279,6 +279,15 @@ def _pullback_of_data(
         return tuple(made[found[ids[id(v)]]] if id(v) in ids else _plain(np.zeros_like(v.array)) for v in apart)
 
     return result if watched else _plain(concrete(result).array), pull
+
+
+def _differentiable(argument: Any, number: int) -> Tensor:
+    if isinstance(argument, (dict, list, tuple)):
+        raise GradientError(
+            f"argument {number} is a {type(argument).__name__}; gradients are by tensors",
+            hint="give each tensor as an argument of its own, and name them with argnums",
+        )
+    return as_tensor(argument)
 
 
 def _set_apart(x: Tensor, number: int) -> Tensor:
@@ -375,6 +384,11 @@ class Function:
         # attach_gradient cuts the gradient of what forward computes; saved intermediates keep theirs for second derivatives
         result = cls.forward(context, *arguments)
         outputs = result if isinstance(result, tuple) else (result,)
+        strange = [type(y).__name__ for y in outputs if not isinstance(y, Tensor)]
+        if strange:
+            raise GradientError(
+                f"{cls.__name__}.forward returned a {strange[0]}", hint="return a tensor or a tuple of tensors"
+            )
         attached = tuple(
             attach_gradient(y, inputs, context.saved, cls.__name__, _rule(cls, context, outputs, k, len(inputs)))
             for k, y in enumerate(outputs)

@@ -118,9 +118,15 @@ class Compiled:
     ``graph``, ``stages``, ``kernels``, ``memory`` and ``profile(...)`` are those of the specialisation made last.
     """
 
-    def __init__(self, make: Callable[[tuple[Any, ...], dict[str, Any]], Executable], program: Any = None):
+    def __init__(
+        self,
+        make: Callable[[tuple[Any, ...], dict[str, Any]], Executable],
+        program: Any = None,
+        setting: Callable[[], Any] | None = None,
+    ):
         self._make = make
         self._program = program  # what says how arguments are to be arranged
+        self._setting = setting  # what else the code depends on, now
         self._known: OrderedDict[Any, Executable] = OrderedDict()
         self._lock = threading.Lock()
         self.executable: Executable | None = None
@@ -128,7 +134,7 @@ class Compiled:
     def specialise(self, /, *args: Any, **kwargs: Any) -> Executable:
         """The executable for these arguments (specs or arrays), compiled now if it is not known."""
         args, kwargs = arranged(self._program, args, kwargs)
-        key = _key(args, kwargs)
+        key = (_key(args, kwargs), self._setting() if self._setting else None)
         with self._lock:
             found = self._known.get(key)
             if found is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from irconv.errors import ShapeError
+from irconv.errors import DTypeError, IrconvError, ShapeError
 from irconv.op import OpDef
 from irconv.places import Location
 from irconv.state import Variable
@@ -129,10 +129,10 @@ class ConcreteValue:
 
 def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     """``data`` as a NumPy array of an element type irconv knows, without copying where that can be."""
-    if isinstance(data, np.ndarray | np.generic) or hasattr(data, "__array__"):
+    if isinstance(data, np.ndarray | np.generic):
         array = np.asarray(data)
-    elif hasattr(data, "__dlpack__"):
-        array = np.from_dlpack(data)
+    elif hasattr(data, "__array__") or hasattr(data, "__dlpack__"):
+        array = _converted(data)
     else:
         try:
             array = np.asarray(data)
@@ -143,3 +143,15 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     if dtype is not None:
         return array.astype(as_dtype(dtype).numpy, copy=False)
     return array.astype(as_dtype(array.dtype).numpy, copy=False)
+
+
+def _converted(data: Any) -> np.ndarray:
+    """Another library's array; DTypeError with what that library says if it refuses."""
+    try:
+        return np.asarray(data) if hasattr(data, "__array__") else np.from_dlpack(data)
+    except IrconvError:
+        raise
+    except Exception as error:  # each library has its own
+        kind = f"{type(data).__module__}.{type(data).__qualname__}"
+        hint = "give a dense array on the CPU, of an element type that NumPy has, that no gradients are recorded for"
+        raise DTypeError(f"a {kind} does not become a NumPy array: {error}", hint=hint) from None

@@ -5,17 +5,16 @@ The tables map NumPy's function to one of ours with the same parameters.  A func
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from irconv import numpy_shapes as moved
 from irconv.errors import TraceError
 from irconv.operators import bit_and, bit_or, bit_xor, invert
 from irconv.ops import elementwise as e
 from irconv.ops import reduce, shape
-from irconv.ops.concat import split
 from irconv.ops.contract import matmul
 from irconv.ops.einsum import einsum
 from irconv.ops.index import gather
@@ -92,6 +91,7 @@ _UFUNCS: dict[Any, Callable[..., Any]] = {
     np.matmul: matmul,
     np.isnan: e.isnan,
     np.isinf: e.isinf,
+    np.isfinite: lambda x: e.logical_not(e.logical_or(e.isnan(x), e.isinf(x))),
 }
 
 _FLOAT_UFUNCS: dict[Any, Callable[..., Any]] = {
@@ -133,6 +133,15 @@ def _pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float 
     return pad(x, pairs, mode, constant_values)
 
 
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    return as_tensor(a).clip(min if a_min is None else a_min, max if a_max is None else a_max)
+
+
+def _truth(a: Any) -> Any:
+    x = as_tensor(a)
+    return x if x.dtype == bool else x != 0
+
+
 def _zeros_like(value: float) -> Callable[..., Any]:
     def make(x: Any, dtype: Any = None, shape: Any = None) -> Any:
         return full(x.shape if shape is None else shape, value, x.dtype if dtype is None else dtype)
@@ -146,12 +155,6 @@ def _filled(value: float) -> Callable[..., Any]:
         return full(shape, value, np.float32 if dtype is float or dtype is None else dtype)
 
     return make
-
-
-def _moveaxis(x: Any, source: int, destination: int) -> Any:
-    order = [i for i in range(x.ndim) if i != source % x.ndim]
-    order.insert(destination % x.ndim, source % x.ndim)
-    return x.transpose(order)
 
 
 def _broadcast(x: Any, dims: Any) -> Any:
@@ -170,22 +173,31 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.std: lambda a, axis=None, ddof=0, keepdims=False: as_tensor(a).std(axis, keepdims, ddof),
     np.argmax: lambda a, axis=None, keepdims=False: as_tensor(a).argmax(axis, keepdims),
     np.argmin: lambda a, axis=None, keepdims=False: as_tensor(a).argmin(axis, keepdims),
-    np.clip: lambda a, a_min=None, a_max=None: as_tensor(a).clip(a_min, a_max),
+    np.clip: _clip,
+    np.any: lambda a, axis=None, keepdims=False: _truth(a).max(axis, keepdims),
+    np.all: lambda a, axis=None, keepdims=False: _truth(a).min(axis, keepdims),
     np.round: lambda a: as_tensor(a).round(),
     np.where: where,
     np.reshape: lambda a, shape: as_tensor(a).reshape(shape),
     np.ravel: lambda a: as_tensor(a).ravel(),
     np.transpose: lambda a, axes=None: as_tensor(a).transpose(axes),
     np.swapaxes: lambda a, axis1, axis2: as_tensor(a).swapaxes(axis1, axis2),
-    np.moveaxis: _moveaxis,
+    np.moveaxis: moved.moveaxis,
+    np.roll: moved.roll,
+    np.tile: moved.tile,
+    np.repeat: moved.repeat,
+    np.vstack: moved.vstack,
+    np.hstack: moved.hstack,
+    np.outer: moved.outer,
+    np.copy: lambda a: as_tensor(a).copy(),
     np.squeeze: lambda a, axis=None: as_tensor(a).squeeze(axis),
-    np.expand_dims: lambda a, axis: shape.expand_dims(as_tensor(a), axis),
+    np.expand_dims: moved.expand_dims,
     np.broadcast_to: lambda array, shape: _broadcast(as_tensor(array), shape),
     np.concatenate: lambda arrays, axis=0: concatenate(arrays, axis),
     np.stack: lambda arrays, axis=0: stack(arrays, axis),
-    np.split: lambda ary, indices_or_sections, axis=0: _split(as_tensor(ary), indices_or_sections, axis),
+    np.split: moved.split,
     np.flip: lambda m, axis=None: shape.flip(as_tensor(m), axis if axis is not None else tuple(range(m.ndim))),
-    np.take: lambda a, indices, axis=0: as_tensor(a).take(indices, axis),
+    np.take: lambda a, indices, axis=None: as_tensor(a).take(indices, axis),
     np.take_along_axis: lambda arr, indices, axis: gather(as_tensor(arr), as_tensor(indices), axis),
     np.pad: _pad,
     np.dot: lambda a, b: apply(matmul, a, b),
@@ -212,17 +224,6 @@ def _scan(scan: Callable[..., Any], x: Any, axis: int | None) -> Any:
     """NumPy's running sums and products: without an axis along all elements."""
     x = as_tensor(x)
     return scan(x.ravel(), 0) if axis is None else scan(x, axis)
-
-
-def _split(x: Any, parts: Any, axis: int) -> Any:
-    if isinstance(parts, int):
-        if parts < 1 or x.shape[axis] % parts:
-            raise TraceError(f"axis {axis} of size {x.shape[axis]} does not split into {parts} equal parts")
-        sizes = [x.shape[axis] // parts] * parts
-    else:
-        bounds = [0, *parts, x.shape[axis]]
-        sizes = [b - a for a, b in itertools.pairwise(bounds)]
-    return split(x, sizes, axis)
 
 
 ABOVE.ufunc = ufunc

@@ -307,8 +307,9 @@ class Operators(Value):
     def squeeze(self, axis: Any = None) -> Self:
         return self._reshaped(shape.squeeze(self, axis))
 
-    def take(self, indices: Any, axis: int = 0) -> Self:
-        return self._of(index.take(self, self._lift(indices), axis))
+    def take(self, indices: Any, axis: int | None = None) -> Self:
+        x = self.ravel() if axis is None else self
+        return self._of(index.take(x, self._lift(indices), axis or 0))
 
 
 def _sequence(items: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -25,15 +25,15 @@ SUFFIXES = (".npz", ".safetensors")
 
 
 def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write arrays by name (a ``state_dict``) to a .npz or .safetensors file."""
+    """Write arrays by name (a ``state_dict``) to a .npz or .safetensors file.  Raises ModelError if it cannot be written."""
     target = _checked_path(path)
     arrays = {}
     for name, value in state.items():
-        if not isinstance(name, str) or not name:
-            raise StateError(f"{name!r} is not a name for an array", hint="use non-empty strings")
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise StateError(f"{name!r} is not a name for an array", hint="use non-empty strings without zero bytes")
         array = as_array(value)
         arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, temporary = _beside(target)
     try:
         with os.fdopen(handle, "wb") as file:
             if target.suffix == ".npz":
@@ -44,9 +44,31 @@ def save(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise ModelError(f"cannot write {str(target)!r}: {error}", hint="check that there is room") from error
         raise
+
+
+def writable_path(path: str | os.PathLike[str]) -> Path:
+    """The path, found to be one that :func:`save` can write.  Raises ModelError."""
+    target = _checked_path(path)
+    handle, temporary = _beside(target)
+    os.close(handle)
+    os.unlink(temporary)
+    return target
+
+
+def _beside(target: Path) -> tuple[int, str]:
+    """A new file in the target's folder."""
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder")
+        return tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        hint = "check that the folder exists and can be written"
+        raise ModelError(f"cannot write {str(target)!r}: {error}", hint=hint) from None
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -25,7 +25,8 @@ from irconv.op import Fusion, NoGradient, OpDef, Value
 from irconv.operators import Operators
 from irconv.ops import concat, elementwise, shape
 from irconv.places import user_location
-from irconv.types import BOOL, F32, I64, DType, TensorType, as_dtype, promote
+from irconv.promotion import is_number, number_as, with_numbers
+from irconv.types import F32, I64, DType, TensorType, as_dtype, promote, tensor_type
 
 
 class EagerBuilder:
@@ -87,7 +88,7 @@ class Tensor(Operators):
         self._base: Tensor | None = None
         self._base_version = 0
         self._back: Callable[[Tensor], Value] | None = None
-        self._key: tuple[Any] | None = None
+        self._key: tuple[Any, ...] | None = None
 
     # --- what it is ----------------------------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Tensor(Operators):
 
     def item(self) -> Any:
         """The only element as a Python number."""
-        return self._data("item()").item()
+        return self._element("item()")
 
     def tolist(self) -> Any:
         """The data as nested lists."""
@@ -186,6 +187,13 @@ class Tensor(Operators):
             "or run the function on concrete tensors",
         )
 
+    def _element(self, what: str) -> Any:
+        data = self._data(what)
+        if data.size != 1:
+            hint = "use sum, mean, max or an index"
+            raise ShapeError(f"{what} needs a tensor of one element, this one is {self.type}", hint=hint)
+        return data.item()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self._data("conversion to a NumPy array")
         if dtype is not None and array.dtype != dtype:
@@ -198,16 +206,18 @@ class Tensor(Operators):
                 f"the truth value of a traced tensor ({self.type}) is not known while the graph is recorded",
                 hint="use irconv.where for a choice by value, or run the function on concrete tensors",
             )
-        return bool(self._data("bool()"))
+        return bool(self._element("bool()"))
 
     def __float__(self) -> float:
-        return float(self._data("float()"))
+        return float(self._element("float()"))
 
     def __int__(self) -> int:
-        return int(self._data("int()"))
+        return int(self._element("int()"))
 
     def __index__(self) -> int:
-        return self._data("use as an index").__index__()
+        if self.is_traced or self.type.dtype.is_integer:
+            return int(self._element("use as an index"))
+        raise DTypeError(f"a tensor {self.type} cannot be used as an index", hint="an index is an integer")
 
     def __len__(self) -> int:
         if not self.shape:
@@ -266,7 +276,7 @@ class Tensor(Operators):
     def _lift(self, value: Any) -> Tensor:
         return as_tensor(value)
 
-    def _view(self, view: Value, back: Callable[[Tensor], Value], key: tuple[Any] | None = None) -> Tensor:
+    def _view(self, view: Value, back: Callable[[Tensor], Value], key: tuple[Any, ...] | None = None) -> Tensor:
         """Mark a result as sharing elements with self.
 
         back: self's new value, from one that the view gets.  key: the index that picked the view, () for a transpose.
@@ -393,7 +403,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     """``value`` as a tensor: a tensor as it is, a Python number or array as a constant; cast to ``like``'s element type."""
     if isinstance(value, Tensor):
         result = value
-    elif _is_plain(value) and like is not None:
+    elif is_number(value) and like is not None:
         return Tensor(ConcreteValue(np.asarray(value, like.dtype)))
     else:
         result = Tensor(ConcreteValue(as_array(value)))
@@ -413,13 +423,15 @@ def ones(shape: Any, dtype: Any = F32) -> Tensor:
 def full(shape: Any, value: float, dtype: Any = F32) -> Tensor:
     """A concrete tensor filled with ``value``."""
     dims = shape if isinstance(shape, (tuple, list)) else (shape,)
-    return Tensor(ConcreteValue(np.full(dims, value, as_dtype(dtype).numpy)))
+    made = tensor_type(dtype, dims)
+    return Tensor(ConcreteValue(np.full(made.shape, value, made.dtype.numpy)))
 
 
 def arange(*bounds: float, dtype: Any = None) -> Tensor:
     """A concrete tensor like numpy.arange; int64 for integers, float32 for floats."""
     array = np.arange(*bounds)
-    return Tensor(ConcreteValue(array.astype(as_dtype(dtype).numpy) if dtype else as_array(array.tolist()).reshape(array.shape)))
+    usual = I64 if np.issubdtype(array.dtype, np.integer) else F32
+    return Tensor(ConcreteValue(array.astype(as_dtype(usual if dtype is None else dtype).numpy)))
 
 
 def where(condition: Any, x: Any, y: Any) -> Tensor:
@@ -445,36 +457,16 @@ def common(*values: Any) -> list[Tensor]:
     """The values as tensors of one element type (see the module docstring for the rule)."""
     strong: DType | None = None
     for value in values:
-        if not _is_plain(value):
-            found = as_dtype(value.dtype) if hasattr(value, "dtype") else as_dtype(as_array(value).dtype)
+        if not is_number(value):
+            own = isinstance(value, (Tensor, np.ndarray, np.generic))  # others name their types in their own way
+            found = as_dtype(value.dtype if own else as_array(value).dtype)
             strong = found if strong is None else promote(strong, found)
-    target = _with_weak(strong, values)
-    return [
-        value.astype(target) if isinstance(value, Tensor) else Tensor(ConcreteValue(_number(value, target)))
-        for value in values
-    ]
+    target = with_numbers(strong, values)
+    return [v.astype(target) if isinstance(v, Tensor) else Tensor(ConcreteValue(_as_type(v, target))) for v in values]
 
 
-def _is_plain(value: Any) -> bool:
-    """A Python number, which has a kind but no width (NumPy's scalars have one)."""
-    return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
-
-
-def _number(value: Any, target: DType) -> np.ndarray:
-    whole = isinstance(value, int) and not isinstance(value, bool) and target.is_integer
-    if whole and not target.lowest <= value <= target.highest:
-        raise DTypeError(f"{value} does not fit in {target}")
-    return np.asarray(value, target.numpy)
-
-
-def _with_weak(strong: DType | None, values: Sequence[Any]) -> DType:
-    """The element type once Python numbers, which have a kind but no width, are counted in."""
-    weak = [v for v in values if _is_plain(v)]
-    if any(isinstance(v, float) for v in weak):
-        return strong if strong is not None and strong.is_float else F32
-    if any(not isinstance(v, bool) for v in weak):
-        return I64 if strong is None or strong is BOOL else strong
-    return strong if strong is not None else BOOL
+def _as_type(value: Any, target: DType) -> np.ndarray:
+    return number_as(value, target) if is_number(value) else as_array(value).astype(target.numpy, copy=False)
 
 
 def apply(constructor: Callable[..., Value], *values: Any) -> Tensor:

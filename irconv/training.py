@@ -136,12 +136,16 @@ def compile_step(
 
     The model is traced in training mode whatever its flag says; if the model as a whole is in training mode, submodules that
     were put in evaluation mode stay there.  Only parameters that the optimiser was given are trained, frozen ones
-    (``requires_grad_(False)``) receive no gradient.
+    (``requires_grad_(False)``) receive no gradient.  Freezing, thawing and changing modes later on are followed by the next call.
     """
     if accumulate < 1:
         raise AttributeValueError(f"accumulate must be 1 or more, got {accumulate}")
     if clip_norm is not None and not clip_norm > 0:
         raise AttributeValueError(f"clip_norm must be positive, got {clip_norm}")
+    if isinstance(optimizer, type) or not hasattr(optimizer, "apply"):
+        raise AttributeValueError(
+            f"{optimizer!r} is not an optimiser", hint="give one made for the parameters: optim.Adam(model.parameters())"
+        )
     options = Options(backend, passes, check, precision)
     guards = ("loss",) if check_finite else ()
     _bind_names(model, optimizer)
@@ -154,16 +158,25 @@ def compile_step(
     def make_apply(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
         return build(_trace_apply(recipe), options, TRAINING)
 
-    step = Compiled(make)
+    modules = list(model.modules()) if hasattr(model, "modules") else []
+
+    def setting() -> Any:
+        return tuple(p.requires_grad for p in optimizer.parameters), tuple(m.own_training for m in modules)
+
+    step = Compiled(make, setting=setting)
     if specs:
         step.specialise(*specs)
-    return Step(step, Compiled(make_apply) if accumulate > 1 else None, accumulate)
+    return Step(step, Compiled(make_apply, setting=setting) if accumulate > 1 else None, accumulate)
 
 
 def _bind_names(model: Any, optimizer: Any) -> None:
     """Tell the optimiser what the model calls its parameters: its own state is named after them."""
-    names = {id(p): path for path, p in model.named_parameters()} if hasattr(model, "named_parameters") else {}
-    optimizer.bind(names)
+    optimizer.bind(_names(model))
+
+
+def _names(model: Any) -> dict[int, str]:
+    """Paths by id of the parameters; none where the model is a plain function."""
+    return {id(p): path for path, p in model.named_parameters()} if hasattr(model, "named_parameters") else {}
 
 
 def _accumulators(optimizer: Any) -> dict[int, Tensor]:
@@ -245,7 +258,7 @@ def _gradients(tracer: Tracer, recipe: _Recipe, loss: Tensor) -> tuple[list[Any]
 
 
 def _record_update(tracer: Tracer, recipe: _Recipe, parameters: list[Any], gradients: list[Tensor]) -> None:
-    names = {id(p): path for path, p in recipe.model.named_parameters()}
+    names = _names(recipe.model)
     for key, total in recipe.accumulators.items():
         tracer.declare(total.value.variable, f"{names.get(key, 'parameter')}.accumulated", "state")
 
@@ -273,7 +286,8 @@ def _record_accumulation(tracer: Tracer, recipe: _Recipe, parameters: list[Any],
 def _trace_apply(recipe: _Recipe) -> Graph:
     """The update from accumulated gradients, which starts over at zero."""
     tracer = Tracer("apply_gradients", training=True)
-    tracer.adopt_module(recipe.model)
+    if hasattr(recipe.model, "named_parameters"):
+        tracer.adopt_module(recipe.model)
     parameters = [p for p in recipe.optimizer.parameters if p.requires_grad]
     totals = [recipe.accumulators[id(p)] for p in parameters]
 

@@ -197,11 +197,19 @@ def type_of(array: Any) -> TensorType:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """What an input will look like: ``TensorSpec((1, 3, 224, 224))`` is float32 unless a dtype is given."""
+    """What an input will look like: ``TensorSpec((1, 3, 224, 224))`` is float32 unless a dtype is given.
+
+    Raises ShapeError or DTypeError for what is no shape or no element type.
+    """
 
     shape: tuple[int, ...]
     dtype: Any = F32
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        checked = tensor_type(self.dtype, self.shape)
+        object.__setattr__(self, "shape", checked.shape)
+        object.__setattr__(self, "dtype", checked.dtype)
 
     @property
     def type(self) -> TensorType:

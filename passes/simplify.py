@@ -57,7 +57,7 @@ from irconv.passes.simplify_shape import SHAPE
 @register_pass
 @dataclass(frozen=True)
 class Simplify(Pass):
-    """Apply the rules above until none fits.
+    """Apply rules of algebra that keep every bit, until none fits.
 
     differentiated: the graph will not be differentiated again, so ops that only matter to gradients may go.
     """

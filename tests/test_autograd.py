@@ -325,3 +325,18 @@ def test_backward_refuses_parameters_that_were_written_after_the_forward_read_th
     loss.backward()
     np.testing.assert_allclose(x.grad.numpy(), layer.weight.numpy().sum(0, keepdims=True))
     (layer(x) ** 2).sum().backward()
+
+
+def test_a_custom_forward_that_returns_no_tensor_is_an_error() -> None:
+    class Number(irconv.Function):
+        @staticmethod
+        def forward(context, x):
+            return 3
+
+    with pytest.raises(GradientError, match=r"Number\.forward returned a int"):
+        Number.apply(irconv.tensor([1.0]))
+
+
+def test_gradients_by_collections_are_refused() -> None:
+    with pytest.raises(GradientError, match="argument 0 is a dict"):
+        irconv.grad(lambda p: p["a"].sum())({"a": irconv.tensor([1.0])})

@@ -225,6 +225,14 @@ def test_opt_lists_passes_and_refuses_unknown_ones(folder):
     assert "cannot write" in fails("opt", "models.py:net", "--input", "1x1x4x4", "--output", "no/such/folder/net.ir")
 
 
+def test_results_of_any_name_are_written(folder):
+    Path("named.py").write_text("def f(x):\n    return {'file': x, 'args': x * 2}\n")
+    np.save("x.npy", np.ones(2, np.float32))
+    output("run", "named.py:f", "--input", "x.npy", "--output", "out.npz")
+    with np.load("out.npz") as found:
+        assert found["args"].tolist() == [2, 2] and sorted(found) == ["args", "file"]
+
+
 # --- train -----------------------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +260,13 @@ def test_training_data_that_does_not_fit(folder):
     assert "needs the target 'y'" in fails("train", "models.py:net", "--data", "untargeted.npz")
     assert "no parameters" in fails("train", "models.py:scaled", "--data", "uneven.npz")
     assert "Missing option '--data'" in fails("train", "models.py:net", status=2)
+
+
+def test_where_weights_go_is_checked_before_training(folder):
+    np.savez("data.npz", x=np.ones((20, 1, 4, 4), np.float32), y=np.zeros(20, np.int64))
+    for file, message in (("w.pt", "neither .npz nor"), ("missing/w.npz", "cannot write 'missing/w.npz'")):
+        text = fails("train", "models.py:net", "--data", "data.npz", "--output", file)
+        assert message in text and "epoch" not in text
 
 
 # --- doctor ----------------------------------------------------------------------------------------------------------------
@@ -324,7 +339,8 @@ def test_array_files_that_cannot_be_read(folder):
     Path("bad.npz").write_bytes(b"PK\x03\x04 nonsense")
     np.save("objects.npy", np.array([{}], object), allow_pickle=True)
     for file in ("bad.npy", "bad.npz", "objects.npy", "missing.npy"):
-        assert file in fails("run", "models.py:scaled", "--input", file)
+        message = fails("run", "models.py:scaled", "--input", file)
+        assert file in message and "allow_pickle" not in message
 
 
 def test_inputs_that_do_not_fit(folder):

@@ -43,6 +43,24 @@ NUMPY_FUNCTIONS = {
     "expand": lambda x: np.expand_dims(x, 1),
     "squeeze": lambda x: np.squeeze(x[:1], 0),
     "take": lambda x: np.take(x, [3, 1], axis=2),
+    "take of all": lambda x: np.take(x, [[3, 23], [-1, 0]]),
+    "take method": lambda x: x.take([3, 23]),
+    "moveaxis of two": lambda x: np.moveaxis(x, (0, 1), (-1, 0)),
+    "roll": lambda x: np.roll(x, 5, axis=2),
+    "roll of two": lambda x: np.roll(x, (1, -1), axis=(0, 1)),
+    "roll of all": lambda x: np.roll(x, -7),
+    "tile": lambda x: np.tile(x, (2, 1, 1, 3)),
+    "tile last": lambda x: np.tile(x, 2),
+    "repeat": lambda x: np.repeat(x, 3, axis=-1),
+    "repeat of all": lambda x: np.repeat(x, 2),
+    "vstack": lambda x: np.vstack([x[0, 0], x[1]]),
+    "hstack": lambda x: np.hstack([x, x + 1]),
+    "outer": lambda x: np.outer(x[0], x[1, 0]),
+    "copy": lambda x: np.copy(x),
+    "any": lambda x: np.any(x > 5, axis=2),
+    "all": lambda x: np.all(x),
+    "isfinite": lambda x: np.isfinite(np.where(x > 0, x, np.inf)),
+    "clip by keyword": lambda x: np.clip(x, min=-2),
     "argmax": lambda x: np.argmax(x, axis=1),
     "absolute": lambda x: abs(x),
     "power": lambda x: abs(x) ** 1.5,
@@ -360,3 +378,52 @@ def test_making_tensors() -> None:
         copy.numpy()[0] = 1
     with pytest.raises(ShapeError, match="unequal"):
         irconv.tensor([[1.0], [1.0, 2.0]])
+
+
+class Refusing:
+    """An array of another library that does not convert."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("detach me first")
+
+
+def test_arrays_of_other_libraries() -> None:
+    x = irconv.tensor([1.0, 2.0])
+    with pytest.raises(DTypeError, match=r"Refusing does not become a NumPy array: detach me first"):
+        irconv.tensor(Refusing())
+    with pytest.raises(DTypeError, match="detach me first"):
+        irconv.compile(lambda y: y * 2)(Refusing())
+    torch = pytest.importorskip("torch")
+    assert (x * torch.ones(2)).tolist() == [1.0, 2.0]
+    for other in (torch.ones(2, requires_grad=True), torch.ones(2, dtype=torch.bfloat16), torch.ones(2).to_sparse()):
+        with pytest.raises(DTypeError, match=r"torch\.Tensor does not become"):
+            x * other
+
+
+def test_specs_are_checked_where_they_are_written() -> None:
+    for shape in ((2, -1), (2, 3.5), 3, (None, 3), (2**30, 2**30)):
+        with pytest.raises(ShapeError):
+            TensorSpec(shape)
+    for dtype in ("complex64", "nothing"):
+        with pytest.raises(DTypeError):
+            TensorSpec((2,), dtype)
+    spec = TensorSpec([np.int64(2), 3], np.float16)
+    assert spec == TensorSpec((2, 3), "f16") and str(spec.type) == "f16[2,3]"
+
+
+def test_reading_one_element_of_many_is_an_error() -> None:
+    x = irconv.tensor([[1.0, 2.0]])
+    for read in (bool, float, int, lambda t: t.item()):
+        with pytest.raises(ShapeError, match=r"one element, this one is f32\[1,2\]"):
+            read(x)
+    assert float(x[:, :1]) == 1.0 and bool(x[0, 0])
+    with pytest.raises(DTypeError, match="index"):
+        [0, 1][x[0, 0]]
+
+
+def test_making_tensors_of_impossible_shapes() -> None:
+    with pytest.raises(ShapeError, match="negative"):
+        irconv.zeros((2, -1))
+    with pytest.raises(ShapeError, match="not a shape"):
+        irconv.ones("a")
+    assert irconv.arange(3, 1).dtype == np.int64 and irconv.arange(0.0, 0.5, 0.25).dtype == np.float32

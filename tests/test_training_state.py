@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 
 import irconv
 import irconv.nn.functional as F
-from irconv import optim
-from irconv.errors import NumericsError
+from irconv import nn, optim
+from irconv.errors import AttributeValueError, NumericsError
 from irconv.serialize import load_checkpoint, save_checkpoint
 from tests.training_nets import OPTIMIZERS, Plain, assert_same_bits, batch, compiled, everything, net
 
@@ -143,3 +143,47 @@ def test_resuming_from_a_checkpoint_gives_the_same_bits(name: str, suffix: str, 
     assert extra == {"epoch": 3}
     assert run(resumed, another, range(3, 7)) == losses
     assert_same_bits(everything(resumed, another), expected)
+
+
+def test_thawing_and_modes_are_followed() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    step = irconv.compile_step(model, F.mse_loss, optim.SGD(model.parameters(), lr=0.1))
+    x, y = np.random.default_rng(0).standard_normal((8, 3)).astype("f4"), np.ones((8, 2), "f4")
+
+    def changed() -> list[bool]:
+        before = model.state_dict()
+        step(x, y)
+        after = model.state_dict()
+        return [not np.array_equal(before[name], after[name]) for name in ("0.weight", "1.running_mean", "2.weight")]
+
+    assert changed() == [False, True, True]
+    model[0].requires_grad_(True)
+    model[1].eval()
+    assert changed() == [True, False, True]
+    model[1].train()
+    model[2].requires_grad_(False)
+    assert changed() == [True, True, False]
+
+
+def test_settings_are_checked_when_they_are_assigned() -> None:
+    optimizer = optim.SGD([nn.Parameter(np.ones(2, "f4"))], lr=0.1)
+    for value in (-1, float("nan")):
+        with pytest.raises(AttributeValueError, match="lr must be a number of at least 0"):
+            optimizer.lr = value
+    assert optimizer.lr == 0.1
+
+
+def test_a_function_with_parameters_of_its_own_is_trained() -> None:
+    weight = nn.Parameter(np.zeros((3, 1), "f4"))
+    for accumulate in (1, 2):
+        step = irconv.compile_step(
+            lambda x: x @ weight, F.mse_loss, optim.Adam([weight], lr=0.1), accumulate=accumulate
+        )
+        losses = [step(np.eye(3, dtype="f4"), np.ones((3, 1), "f4")) for _ in range(10)]
+        assert losses[-1] < losses[0]
+
+
+def test_what_is_no_optimizer() -> None:
+    with pytest.raises(AttributeValueError, match=r"SGD.* is not an optimiser"):
+        irconv.compile_step(nn.Linear(2, 2), F.mse_loss, optim.SGD)

@@ -16,6 +16,7 @@ Rules that all kernels keep:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,6 +34,9 @@ class Parallel(Protocol):
 
     def run(self, task: Callable[[int, int], None], count: int) -> None:
         """Call ``task(index, worker)`` for each index below ``count``; worker < threads tells concurrent calls apart."""
+
+    def settings(self) -> AbstractContextManager[None]:
+        """What is to hold while kernels run, entered once for many of them."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,9 @@ class Serial:
     def run(self, task: Callable[[int, int], None], count: int) -> None:
         for index in range(count):
             task(index, 0)
+
+    def settings(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def spans(length: int, step: int) -> Sequence[tuple[int, int]]:

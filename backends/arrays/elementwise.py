@@ -117,7 +117,7 @@ def _sigmoid(xp: Any, attributes: Any, operands: tuple[TensorType, ...]) -> Step
 
 def _relu(xp: Any, attributes: Any, operands: tuple[TensorType, ...]) -> Step:
     dtype = operands[0].dtype
-    return _clipped(xp.zeros((), dtype.numpy), xp.asarray(dtype.highest, dtype.numpy))
+    return _clipped(*(xp.asarray(dtype.numpy.type(bound)) for bound in (0, dtype.highest)))
 
 
 def _minimum(xp: Any, attributes: Any, operands: tuple[TensorType, ...]) -> Step:

@@ -42,6 +42,7 @@ class ArrayExecutable:
     def __init__(self, program: Program, lowering: Lowering, binder: Binder | None = None):
         self.program = program
         self.xp = lowering.xp
+        self._settings = lowering.settings
         graph = program.graph
         self._binder = binder or Binder(graph, self.xp)
         self._variables = {state: self._variable(graph[state]) for state in graph.states}
@@ -165,7 +166,7 @@ class ArrayExecutable:
         arrays = context.arrays
         step = None
         try:
-            with np.errstate(all="ignore"):
+            with self._settings():
                 for run, bound, pick, step in context.steps:  # noqa: B007 (step is read when a kernel fails)
                     if bound is None:
                         run(*pick(arrays))
@@ -179,7 +180,7 @@ class ArrayExecutable:
         self.write_back()
 
     def _time(self, context: Context, best: dict[str, float]) -> None:
-        with np.errstate(all="ignore"):
+        with self._settings():
             for run, _, pick, step in context.steps:
                 picked = pick(context.arrays)
                 self.synchronise()

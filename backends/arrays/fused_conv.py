@@ -8,7 +8,7 @@ from irconv.backends.arrays.chain import chain_of
 from irconv.backends.arrays.contract import matmul_work
 from irconv.backends.arrays.conv import conv_request_work
 from irconv.backends.arrays.conv_transpose import transposed_work
-from irconv.backends.arrays.work import prepare, run_pieces
+from irconv.backends.arrays.work import run_pieces
 
 WORKS = {"conv": conv_request_work, "conv_transpose": transposed_work, "matmul": matmul_work}
 
@@ -39,7 +39,7 @@ def _epilogue(request: FusedRequest) -> ArrayKernel:
         if not out.size:
             return
         value = out if shared else buffers[product]
-        weight = prepare(parallel, work, x, w, buffers)
+        weight = work.before(x, w, buffers)
         read = (out, value, *(arrays[i] for i in picked), *buffers)
 
         def task(i: int, worker: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from irconv.backends.arrays.base import Array, ArrayKernel, FusedRequest, Scratch, fused
 from irconv.backends.arrays.blocks import Stage, Step, cut, program, shared_pairs
-from irconv.backends.arrays.chain import chain_of
-from irconv.backends.arrays.reduce import fold_by_block
+from irconv.backends.arrays.chain import Chain, chain_of
+from irconv.backends.arrays.reduce import Fold, fold_by_block
 from irconv.types import TensorType
 
 
@@ -41,11 +41,11 @@ def _elementwise_reduce(request: FusedRequest) -> ArrayKernel:
     source = graph[last.operands[0]].type
     chain = chain_of(xp, graph, kernel.nodes[:-1])
     blocks = cut(source.shape, source.dtype.bytes, parallel, fixed=True)
-    fold = fold_by_block(xp, last.op.name, last.attributes.axes, source.shape, blocks, last.type)
+    fold = fold_by_block(xp, last.op.name, last.attributes.axes, source.shape, blocks, last.type, parallel)
     scratch = Scratch()
     table = scratch.add(fold.table.dtype, *fold.table.shape)
     result = len(chain.dtypes)
-    stages = [*chain.stages, Stage(fold.step, (chain.numbers[last.operands[0]],), result)]
+    stages = _folded(request, chain, fold, source, result)
     dtypes = [*chain.dtypes, fold.table.dtype]
     inner = program(blocks, stages, [result], chain.shapes, dtypes, parallel, scratch, stores=[fold.indices])
     picked = [1 + kernel.inputs.index(i) for i in chain.inputs]
@@ -60,6 +60,22 @@ def _elementwise_reduce(request: FusedRequest) -> ArrayKernel:
     return ArrayKernel(run, tuple(scratch.types))
 
 
+def _folded(request: FusedRequest, chain: Chain, fold: Fold, source: TensorType, result: int) -> list[Stage]:
+    """The stages with the reduction after them; a product of two values at the end is summed as it is made."""
+    *before, last = chain.stages
+    node = request.graph[request.kernel.nodes[-2]]
+    factors = tuple(request.graph[i] for i in node.operands)
+    contiguous = request.contiguous
+    whole = all(
+        f.type == source and (chain.numbers[f.id] >= len(chain.inputs) or contiguous is None or f.id in contiguous)
+        for f in factors
+    )
+    if fold.paired is None or node.op.name not in ("multiply", "square") or not whole:
+        return [*chain.stages, Stage(fold.step, (last.target,), result)]
+    first, second = last.sources[0], last.sources[-1]
+    return [*before, Stage(fold.paired, (first, second), result)]
+
+
 @fused("mean_variance")
 def _mean_variance(request: FusedRequest) -> ArrayKernel:
     """Two passes over x: its sums, then those of the squared deviations, each block in cache; exact at a large mean."""
@@ -70,7 +86,7 @@ def _mean_variance(request: FusedRequest) -> ArrayKernel:
     work, axes = x_type.dtype.accumulator, mean.attributes.axes
     middle_shape = tuple(1 if axis in axes else n for axis, n in enumerate(x_type.shape))
     blocks = cut(x_type.shape, work.bytes, parallel, fixed=True)
-    sums = fold_by_block(xp, "mean", axes, x_type.shape, blocks, TensorType(work, middle_shape))
+    sums = fold_by_block(xp, "mean", axes, x_type.shape, blocks, TensorType(work, middle_shape), parallel)
     scratch = Scratch()
     middle = scratch.add(work, *middle_shape)
     spread = scratch.add(work, *middle_shape)
@@ -88,9 +104,12 @@ def _mean_variance(request: FusedRequest) -> ArrayKernel:
     )
     # 0: x, 1: its mean, 2: the deviation, 3: its square, 4: the table, 5: the deviation as it is kept
     stages = [Stage(Step(xp.subtract), (0, 1), 2), Stage(Step(xp.square), (2,), 3), Stage(sums.step, (3,), 4)]
-    if kept:
+    if sums.paired is not None:
+        stages[1:] = [Stage(sums.paired, (2, 2), 4)]
+    outputs, stores = ([4, 2], [sums.indices, blocks.indices]) if kept else ([4], [sums.indices])
+    if kept and work is not x_type.dtype:
         stages.insert(1, Stage(Step(lambda x, out: xp.copyto(out, x, casting="same_kind")), (2,), 5))
-    outputs, stores = ([4, 5], [sums.indices, blocks.indices]) if kept else ([4], [sums.indices])
+        outputs[1] = 5
     dtypes = [x_type.dtype, work, work, work, work, x_type.dtype]
     second = program(blocks, stages, outputs, [x_type.shape, middle_shape], dtypes, parallel, scratch, stores=stores)
     place = {i: position for position, i in enumerate(kernel.outputs)}

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
-from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, ViewKernel
+import numpy as np
+
+from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, Serial, ViewKernel
 from irconv.errors import BackendError
 from irconv.graph import Graph
-from irconv.kernel import Kernel
+from irconv.kernel import Kernel, kernel_bytes, kernel_flops
 from irconv.strides import is_contiguous, value_strides
+
+ALONE = 100e-6
+"""Kernels of fewer seconds, by estimate, stay on the caller's thread: a second one takes 5 to 10 us to start and to stop, and two
+that make short calls wait for each other's turn at the interpreter."""
+
+BYTES_PER_SECOND, PRODUCTS_PER_SECOND, STEPS_PER_SECOND = 10e9, 60e9, 3e9
+"""What the estimate goes by, for one core: memory, floating-point operations of matrix products, and all others."""
+
+PRODUCTS = frozenset({"matmul", "conv", "conv_transpose"})
 
 
 class Lowering:
@@ -38,12 +50,19 @@ class Lowering:
             made = self._made[kernel] = self._make(graph, kernel)
         return made
 
+    def settings(self) -> AbstractContextManager[Any]:
+        """What is to hold while the kernels of a call run."""
+        return np.errstate(all="ignore") if self.parallel is None else self.parallel.settings()
+
     def _make(self, graph: Graph, kernel: Kernel) -> ArrayKernel | ViewKernel:
+        parallel = self.parallel
+        if parallel is not None and parallel.threads > 1 and estimated_seconds(graph, kernel) < ALONE:
+            parallel = Serial(parallel.block_bytes)
         if len(kernel.nodes) > 1:
             fused = FUSED.get(kernel.kind)
             if fused is None:
                 raise BackendError(f"there is no array kernel of kind {kernel.kind!r} for @{kernel.name}")
-            return fused(FusedRequest(self.xp, graph, kernel, self._contiguous, self.parallel, self.strict))
+            return fused(FusedRequest(self.xp, graph, kernel, self._contiguous, parallel, self.strict))
         node = graph[kernel.nodes[0]]
         factory = KERNELS.get(node.op.name)
         if factory is None:
@@ -51,7 +70,7 @@ class Lowering:
         operands = tuple(operand.type for operand in graph.operands(node))
         # a reshape that the partition calls a view can be one, whatever the strides of its operand
         contiguous = kernel.is_view or not node.operands or node.operands[0] in self._contiguous
-        return factory(Request(self.xp, node.attributes, operands, node.type, contiguous, self.parallel, self.strict))
+        return factory(Request(self.xp, node.attributes, operands, node.type, contiguous, parallel, self.strict))
 
     def workspace(self, graph: Graph, kernel: Kernel) -> tuple[int, ...]:
         """Bytes of each temporary (see :class:`irconv.target.Target`)."""
@@ -65,6 +84,13 @@ class Lowering:
             return ()
         inputs = operand_ids(graph, kernel)
         return tuple((kernel.outputs[output], inputs[slot]) for output, slot in made.in_place)
+
+
+def estimated_seconds(graph: Graph, kernel: Kernel) -> float:
+    """About how long a kernel takes on one core."""
+    products = any(graph[i].op.name in PRODUCTS and getattr(graph[i].attributes, "groups", 1) == 1 for i in kernel.nodes)
+    per_second = PRODUCTS_PER_SECOND if products else STEPS_PER_SECOND
+    return kernel_bytes(graph, kernel) / BYTES_PER_SECOND + kernel_flops(graph, kernel) / per_second
 
 
 def operand_ids(graph: Graph, kernel: Kernel) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from irconv.backends.arrays.base import Array, ArrayKernel, FusedRequest, Scratc
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.weight_gradient_rows import rows_gradient, suits_rows
-from irconv.backends.arrays.work import run_pieces
+from irconv.backends.arrays.work import copy_turned, run_pieces
 from irconv.ops.window import Ints, window_counts
 
 POSITIONS = 1568
@@ -118,7 +118,7 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
                 if i:
                     xp.add(total, part, total)
             target = gradient[groups, :, chosen.start * taps : chosen.stop * taps]
-            xp.copyto(target, total.swapaxes(1, 2), casting="same_kind")
+            copy_turned(xp, target, total)
 
         if out.size:
             run_pieces(parallel, task, len(cuts))

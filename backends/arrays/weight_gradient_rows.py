@@ -17,7 +17,7 @@ from typing import Any
 
 from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
 from irconv.backends.arrays.geometry import Geometry
-from irconv.backends.arrays.work import run_pieces
+from irconv.backends.arrays.work import copy_turned, run_pieces
 from irconv.types import DType
 
 UNITS = 8
@@ -33,7 +33,7 @@ SMALL_PRODUCT, NARROW = 1_000_000, 32
 """OpenBLAS does so many multiplications at most without rearranging the matrices first: three times as fast where there are
 fewer output channels than NARROW.  With more, d is better turned to [positions, out] before."""
 
-WASTE, NARROW_WASTE = 1.2, 2.0
+WASTE, NARROW_WASTE = 1.1, 2.0
 """How many times as many positions the zeros may make."""
 
 
@@ -112,40 +112,44 @@ def rows_gradient(
     groups = spans(len(blocks), -(-len(blocks) // max(1, UNITS // len(cuts))))
     units = [(group, cut) for group in range(len(groups)) for cut in cuts]
     positions = max(b.rows for b in blocks) * pitch
-    length = positions + reach * pitch
-    padded = left + (g.padding[0][0] + positions // pitch + max(b.plane for b in blocks) + reach) * pitch + across * step
+    length = left + positions + (reach + _plane(g)[0]) * pitch + across * step
     turned = out_channels >= NARROW
-    plane_at = scratch.add(work, threads, widest * padded)
     x_at = scratch.add(work, threads, widest * across * length)
     d_at = scratch.add(work, threads, positions * out_channels)
     part_at = scratch.add(work, threads, widest * across * out_channels)
-    total_at = scratch.add(work, len(groups), down, g.channels, across * out_channels)
+    total_at = scratch.add(work, len(groups), g.channels, down, across * out_channels)
 
-    def windows(block: Block, x: Array, plane: Array, space: Array) -> Array:
-        """x [samples, channels, *size] as [channels taps, positions], for the first tap row and those below it."""
+    def windows(block: Block, x: Array, space: Array) -> Array:
+        """x [samples, channels, *size] as [channels, taps along, positions] for the first tap row and those below it."""
         channels, samples = x.shape[1], block.samples
-        plane = plane[: channels * padded].reshape(channels, padded)
-        plane.fill(0)
+        count, high = (block.rows + reach) * pitch, block.high - block.low
         first = left + block.above * pitch
-        inside = plane[:, first : first + samples * block.plane * pitch].reshape(channels, samples, block.plane, pitch)
+        end = first + samples * block.plane * pitch
+        length = max(count + (across - 1) * step, end)
+        matrix = space[: channels * across * length].reshape(channels, across, length)
+        flat = matrix[:, 0]
+        inside = flat[:, first:end].reshape(channels, samples, block.plane, pitch)
+        flat[:, :first] = 0
+        flat[:, end:] = 0
+        inside[:, :, high:] = 0
+        inside[:, :, :high, g.size[1] :] = 0
         seen = x[block.first : block.last, :, block.low : block.high].swapaxes(0, 1)
-        xp.copyto(inside[:, :, : block.high - block.low, : g.size[1]], seen)
-        count = (block.rows + reach) * pitch
-        matrix = space[: channels * across * count].reshape(channels, across, count)
-        for tap in range(across):
-            xp.copyto(matrix[:, tap], plane[:, tap * step : tap * step + count])
-        return matrix.reshape(channels * across, count)
+        xp.copyto(inside[:, :, :high, : g.size[1]], seen)
+        for tap in range(1, across):
+            xp.copyto(matrix[:, tap, :count], flat[:, tap * step : tap * step + count])
+        return matrix.reshape(channels * across, length)
 
     def spread(block: Block, d: Array, space: Array) -> Array:
         """d as [positions, out], with zeros where the gaps are."""
-        count, rows = block.rows * pitch, block.stop - block.start
+        count, rows, width = block.rows * pitch, block.stop - block.start, g.counts[1]
         flat = space[: count * out_channels]
-        flat.fill(0)
         matrix = flat.reshape(count, out_channels) if turned else flat.reshape(out_channels, count).T
         for n in range(block.samples):
             start = n * block.plane * pitch
             here = matrix[start : start + rows * pitch].T.reshape(out_channels, rows, pitch)
-            xp.copyto(here[:, :, : g.counts[1]], d[block.first + n, :, block.start : block.stop])
+            xp.copyto(here[:, :, :width], d[block.first + n, :, block.start : block.stop])
+            here[:, :, width:] = 0
+            matrix[start + rows * pitch : start + block.plane * pitch] = 0
         return matrix
 
     def run(gradient: Array, d: Array, x: Array, buffers: tuple[Array, ...]) -> None:
@@ -153,25 +157,26 @@ def rows_gradient(
 
         def task(i: int, worker: int) -> None:
             group, (start, stop) = units[i]
-            plane, space, spare, part = (buffers[at][worker] for at in (plane_at, x_at, d_at, part_at))
-            shape = ((stop - start) * across, out_channels)
-            part = part[: shape[0] * shape[1]].reshape(shape)
-            total = totals[group, :, start:stop].reshape(down, *shape)
+            space, spare, part = (buffers[at][worker] for at in (x_at, d_at, part_at))
+            part = part[: (stop - start) * across * out_channels].reshape(-1, out_channels)
+            product = part.reshape(stop - start, across * out_channels)
+            total = totals[group, start:stop]
             first, last = groups[group]
             for number in range(first, last):
                 block = blocks[number]
-                matrix = windows(block, x[:, start:stop], plane, space)
+                matrix = windows(block, x[:, start:stop], space)
                 right = spread(block, d, spare)
                 for tap in range(down):
-                    left_matrix = matrix[:, tap * step_down * pitch :][:, : len(right)]
-                    xp.matmul(left_matrix, right, out=part if number > first else total[tap])
+                    below = tap * step_down * pitch
+                    xp.matmul(matrix[:, below : below + len(right)], right, out=part)
                     if number > first:
-                        xp.add(total[tap], part, total[tap])
+                        xp.add(total[:, tap], product, total[:, tap])
+                    else:
+                        xp.copyto(total[:, tap], product)
 
         run_pieces(parallel, task, len(units))
         for group in range(1, len(groups)):
             xp.add(totals[0], totals[group], totals[0])
-        found = totals[0].reshape(down, g.channels, across, out_channels).transpose(3, 1, 0, 2)
-        xp.copyto(gradient, found, casting="same_kind")
+        copy_turned(xp, gradient.reshape(out_channels, -1), totals[0].reshape(-1, out_channels))
 
     return run

@@ -12,6 +12,10 @@ Region = tuple[slice, ...]
 Buffers = tuple[Array, ...]
 
 
+TURNED_ROWS = 64
+"""Rows transposed at once."""
+
+
 @dataclass(frozen=True)
 class Work:
     """A contraction of two operands, x and w, in pieces that may run side by side.
@@ -34,6 +38,17 @@ def flat_weight(xp: Any, w: Array, spare: Array) -> Array:
     return spare
 
 
+def copy_turned(xp: Any, target: Array, source: Array) -> None:
+    """Copy the transpose of ``source`` [..., rows, columns], some rows at a time.
+
+    Rows of 2 KB apart fall into the same places of a cache: 4608 by 512 takes 1.4 ms so, all at once 16.
+    """
+    rows = source.shape[-2]
+    for start in range(0, rows, TURNED_ROWS):
+        part = slice(start, start + TURNED_ROWS)
+        xp.copyto(target[..., part], source[..., part, :].swapaxes(-1, -2), casting="same_kind")
+
+
 def run_pieces(parallel: Parallel | None, task: Callable[[int, int], None], count: int) -> None:
     """Run ``task(index, worker)`` for every index on the pool, or in turn where there is none."""
     if parallel is not None:
@@ -43,20 +58,13 @@ def run_pieces(parallel: Parallel | None, task: Callable[[int, int], None], coun
         task(index, 0)
 
 
-def prepare(parallel: Parallel | None, work: Work, x: Array, w: Array, buffers: Buffers) -> Array:
-    """The weight as the pieces want it, made under the pool's settings (BLAS on one thread)."""
-    made: list[Array] = []
-    run_pieces(parallel, lambda index, worker: made.append(work.before(x, w, buffers)), 1)
-    return made[0]
-
-
 def work_kernel(work: Work, parallel: Parallel | None, scratch: Scratch) -> ArrayKernel:
     """The kernel that runs a contraction by itself."""
     count = len(work.regions)
 
     def run(out: Array, x: Array, w: Array, *buffers: Array) -> None:
         if out.size:
-            weight = prepare(parallel, work, x, w, buffers)
+            weight = work.before(x, w, buffers)
             run_pieces(parallel, lambda i, worker: work.piece(i, worker, out, x, weight, buffers), count)
 
     return ArrayKernel(run, tuple(scratch.types))

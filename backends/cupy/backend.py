@@ -15,7 +15,7 @@ from irconv.target import Target
 KINDS = frozenset({"mean_variance", "pool_indices"})
 """Fused kernels that pay on a GPU: those that work in cache-sized blocks, or sample by sample, do not."""
 
-_INSTALL = "pip install 'irconv[cuda]' on a machine with an NVIDIA GPU, or use backend='numpy'"
+_INSTALL = "pip install cupy-cuda13x (or cupy-cuda12x) on a machine with an NVIDIA GPU, or use backend='numpy'"
 
 
 def cupy_module() -> Any:

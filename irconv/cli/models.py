@@ -219,6 +219,8 @@ def read_file(file: str) -> np.ndarray | dict[str, np.ndarray]:
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
         hint = "give a .npy or .npz file, as numpy.save writes it"
-        raise ModelError(f"cannot read arrays from {file}: {error}", hint=hint) from None
+        # NumPy advises to unpickle what it does not know
+        reason = "it is none, or holds Python objects, which are never loaded" if "pickle" in str(error) else error
+        raise ModelError(f"cannot read arrays from {file}: {reason}", hint=hint) from None
     except Exception as error:  # zipfile and zlib raise their own for damaged files
         raise ModelError(f"{file} is damaged: {error}", hint="write it again with numpy.savez") from None

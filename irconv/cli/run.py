@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from irconv import structure
+from irconv import serialize, structure
 from irconv.cli import console
 from irconv.cli.models import load_model, read_arrays, users_code
 from irconv.cli.weights import load_weights
@@ -66,7 +66,7 @@ def write(found: list[tuple[str, np.ndarray]], outputs: tuple[str, ...]) -> None
         return
     try:
         if len(outputs) == 1 and Path(outputs[0]).suffix == ".npz":
-            np.savez(outputs[0], **dict(found))  # type: ignore[arg-type]  # names are ours, not savez's own parameters
+            serialize.save(dict(found), outputs[0])
             return
         if len(outputs) != len(found):
             raise click.UsageError(

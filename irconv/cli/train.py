@@ -97,6 +97,8 @@ def train(
         raise ModelError(f"{model} is not a module: it has no parameters to train")
     if weights:
         load_weights(network, weights)
+    if output:
+        serialize.writable_path(output)  # found out before hours of training
     everything = read_data(data, target)
     order = np.random.default_rng(seed).permutation(len(everything))
     kept = round(held_out * len(everything))

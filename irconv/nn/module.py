@@ -108,6 +108,17 @@ class Module:
         with tracer.entering(self):
             return self.forward(*args, **kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Hold a part or anything else.  A parameter or buffer is not replaced by what was computed from it: StateError."""
+        held = vars(self).get(name)
+        if isinstance(held, (Parameter, Buffer)) and isinstance(value, Tensor) and not isinstance(value, (Parameter, Buffer)):
+            kind = type(held).__name__.lower()
+            raise StateError(
+                f"{kind} {name!r} of {type(self).__name__} would be replaced by a plain tensor",
+                hint=f"self.{name}.assign(value) changes it, self.{name} = nn.{type(held).__name__}(value) replaces it",
+            )
+        super().__setattr__(name, value)
+
     # --- mode ----------------------------------------------------------------------------------------------------------
 
     @property

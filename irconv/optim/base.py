@@ -31,6 +31,7 @@ class Group:
     def __setitem__(self, name: str, value: float) -> None:
         if name not in self.settings:
             raise AttributeValueError(f"{name!r} is not a setting of this optimiser; it has {', '.join(self.settings)}")
+        _check_setting(name, float(value))
         variable_of(self.settings[name]).assign(float(value))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import irconv
-from irconv import nn
+from irconv import nn, optim
 from irconv.errors import AttributeValueError, ModelError, StateError
 
 
@@ -263,3 +263,27 @@ def test_register() -> None:
     net.register_buffer("mean", np.zeros(2))
     assert list(net.state_dict()) == ["weight", "mean"]
     assert net.bias is None
+
+
+def test_a_buffer_is_not_lost_to_what_is_computed_from_it() -> None:
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.calls = nn.Buffer(np.zeros((), "i8"))
+            self.weight = nn.Parameter(np.ones(2, "f4"))
+
+        def forward(self, x):
+            self.calls += 1
+            return x * self.weight
+
+    model = Counting()
+    model(irconv.tensor([1.0, 2.0]))
+    step = irconv.compile_step(model, lambda y, t: (y * t).sum(), optim.SGD(model.parameters(), lr=0.1))
+    step(np.ones(2, "f4"), np.ones(2, "f4"))
+    assert isinstance(model.calls, nn.Buffer) and model.calls.item() == 2
+    with pytest.raises(StateError, match="buffer 'calls' of Counting would be replaced"):
+        model.calls = model.calls + 1
+    with pytest.raises(StateError, match="parameter 'weight'"):
+        model.weight = model.weight * 2
+    model.weight = nn.Parameter(np.zeros(2, "f4"))
+    model.calls = None

@@ -79,7 +79,7 @@ def test_writing_replaces_whole_files_only(tmp_path: Path, name: str, monkeypatc
         raise OSError("the disk is full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk is full"):
+    with pytest.raises(ModelError, match="disk is full"):
         serialize.save({"x": np.ones(3)}, path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [name]
@@ -132,8 +132,14 @@ def test_bad_paths_and_values(tmp_path: Path) -> None:
         serialize.load(tmp_path / "none.npz")
     with pytest.raises(StateError, match="3 is not a name"):
         serialize.save({3: np.ones(1)}, tmp_path / "a.npz")
+    with pytest.raises(StateError, match="without zero bytes"):
+        serialize.save({"a\0b": np.ones(1)}, tmp_path / "a.npz")
     with pytest.raises(IrconvError, match="not an element type"):
         serialize.save({"x": np.array(["a"])}, tmp_path / "a.npz")
+    (tmp_path / "folder.npz").mkdir()
+    for path in (tmp_path / "folder.npz", tmp_path / "none" / "a.npz"):
+        with pytest.raises(ModelError, match="cannot write"):
+            serialize.save(STATE, path)
 
 
 # --- checkpoints -------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ LONGEST_MESSAGE = 20_000
 CLOSED = -1
 """What a worker sends when it is done."""
 
-OPEN_SIZE = 24
+OPEN_SIZE = 48
 """Taken for dimensions that a file leaves open."""
 
 
@@ -109,7 +109,8 @@ def work(connection: Connection, numbers: list[int], keep: Path | None) -> None:
     """Check the inputs of these numbers, and send (number, outcome, seconds, memory) for each: outcomes with spaces are failures."""
     sources = [path_of(name).read_bytes() for name in MODELS]
     places = [weight_places(data) for data in sources]
-    with contextlib.chdir(_prepared_folder()):
+    sys.addaudithook(_watch)
+    with tempfile.TemporaryDirectory(prefix="irconv-fuzz-") as outer, contextlib.chdir(_prepared(Path(outer))):
         _limit_memory()
         for number in numbers:
             connection.send((number, "", 0.0, 0))
@@ -165,15 +166,13 @@ def _no_escape() -> Iterator[None]:
         raise AssertionError(f"opened {strange}")
 
 
-def _prepared_folder() -> str:
+def _prepared(outer: Path) -> Path:
     """A folder for model files, with a file outside of it and a link to that."""
-    outer = Path(tempfile.mkdtemp(prefix="irconv-fuzz-"))
     (outer / "outside.bin").write_bytes(bytes(2**20))
     folder = outer / "folder"
     folder.mkdir()
     (folder / "link.bin").symlink_to(outer / "outside.bin")
-    sys.addaudithook(_watch)
-    return str(folder)
+    return folder
 
 
 def _limit_memory() -> None:
@@ -274,7 +273,8 @@ def main(count: int, start: int, processes: int, keep: Path | None) -> None:
         keep.mkdir(parents=True, exist_ok=True)
         keep = keep.resolve()
     for name in MODELS:
-        path_of(name)
+        if check(path_of(name)) != "imported":
+            sys.exit(f"{name} is refused as it is")
     with Progress() as bar:
         task = bar.add_task("inputs", total=count)
         report = run(list(range(start, start + count)), processes, keep, lambda: bar.advance(task))

@@ -24,6 +24,11 @@ def sources() -> dict[str, bytes]:
     return {name: path_of(name).read_bytes() for name in fuzz.MODELS}
 
 
+@pytest.mark.parametrize("name", fuzz.MODELS)
+def test_files_that_are_whole_are_imported(name):
+    assert fuzz.check(path_of(name)) == "imported"
+
+
 def test_damaged_files_are_imported_or_refused(sources):
     report = fuzz.run(list(range(COUNT)), processes=2)
     assert not report.failures, "\n".join(f"input {number}: {what}" for number, what in report.failures)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +16,14 @@ from PIL import Image
 
 import irconv
 from irconv.frontends.onnx import load_model
+from tests.counting import steps
 from tests.onnx.real_models import path_of
 
 TOLERANCE = 1e-4
 """Of the largest value."""
+
+STEPS = 2000
+"""Lines of Python that reading and tracing may take for each node and weight of a file; the networks here take 600 to 930."""
 
 
 def photograph(name: str, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> np.ndarray:
@@ -120,13 +124,18 @@ def test_a_network_says_what_it_should_about_real_input():
     assert turned.argmax() == 1
 
 
+def parts(path: Path | str) -> int:
+    """Nodes and weights in a file."""
+    stored = onnx.load(path).graph
+    return len(stored.node) + len(stored.initializer)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_importing_takes_no_time(name):
+def test_importing_takes_little_work(name):
     path = path_of(name)
     x = irconv.TensorSpec(INPUTS[name]().shape)
-    start = time.perf_counter()
-    irconv.trace(load_model(path), x)
-    assert time.perf_counter() - start < 2
+    irconv.trace(load_model(path), x)  # the first in a process fills caches
+    assert steps(lambda: irconv.trace(load_model(path), x)) < STEPS * parts(path)
 
 
 def in_float64(path) -> bytes:
@@ -204,13 +213,11 @@ def resnet50(path: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_of_fifty_layers_is_imported_in_two_seconds(tmp_path):
-    path = str(tmp_path / "resnet50.onnx")
+def test_a_network_of_fifty_layers_is_imported_with_little_work(tmp_path):
+    path, x = str(tmp_path / "resnet50.onnx"), irconv.TensorSpec((1, 3, 224, 224))
     resnet50(path)
-    start = time.perf_counter()
     model = load_model(path)
-    graph = irconv.trace(model, irconv.TensorSpec((1, 3, 224, 224)))
-    seconds = time.perf_counter() - start
+    graph = irconv.trace(model, x)
     assert sum(p.size for p in model.parameters()) == 25_557_032
     assert sum(node.op.name == "conv" for node in graph) == 53
-    assert seconds < 2, f"{seconds:.2f} s"
+    assert steps(lambda: irconv.trace(load_model(path), x)) < STEPS * parts(path)

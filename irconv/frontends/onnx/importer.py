@@ -137,8 +137,9 @@ class Run:
             for each in value.items if isinstance(value, TensorList) else (value,):
                 if isinstance(each.value, GraphValue):
                     self.named.add(each.value.id)
-        total = max(MAX_BYTES, KNOWN_SHARE * sum(array.nbytes for array in graph.tensors.values()))
-        with computing_at_most(MAX_BYTES, None if current_tracer() is None else total), np.errstate(all="ignore"):
+        known = max(MAX_KNOWN_BYTES, KNOWN_SHARE * sum(array.nbytes for array in graph.tensors.values()))
+        limits = (MAX_RESULT_BYTES, None) if current_tracer() is None else (known, known)
+        with computing_at_most(*limits), np.errstate(all="ignore"):
             results = self.graph(graph, dict(values))
             for result in results:
                 if isinstance(result, Tensor) and not result.is_traced:

@@ -106,8 +106,9 @@ def extremum(reduce: Function, position: Function, pairwise: Function) -> Functi
     return apply
 
 
-def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Any:
+def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     """The p-norm of all elements or along axes."""
+    input = input if dtype is None else input.astype(dtype)
     power = 2.0 if p in ("fro", None) else float(p)
     x, axes = abs(input), axes_of(dim)
     if power == math.inf:

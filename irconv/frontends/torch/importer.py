@@ -15,7 +15,7 @@ from torch.utils import _pytree
 
 from irconv import structure
 from irconv.errors import ModelError, TraceError
-from irconv.frontends.torch.layers import fill, is_layer
+from irconv.frontends.torch.layers import converted, fill, is_known
 from irconv.frontends.torch.program import Program, program_of
 from irconv.frontends.torch.sharing import Sharing
 from irconv.nn.module import Module
@@ -83,14 +83,13 @@ class TorchModule(Module, DeclaresInputs):
         """What the module computes, in the structure that PyTorch's forward returns."""
         values = zip(self._names, self.arrange(args, kwargs), strict=True)
         inputs = {name: as_tensor(v) if hasattr(v, "__array__") else v for name, v in values}
-        parts = dict(self.named_state())
-        return self._results(self._programs[self.training].run(self, parts, inputs))
+        return self._results(self._programs[self.training].run(self, inputs))
 
     def extra_repr(self) -> str:
         return f"from {self._title}"
 
 
-def from_torch(module: torch.nn.Module, *example_inputs: Any) -> TorchModule:
+def from_torch(module: torch.nn.Module, *example_inputs: Any) -> Module:
     """An irconv module that computes what a PyTorch module computes, in the same memory.
 
     Parameters and buffers are shared, not copied: training on either side changes both, until one of them is given new memory
@@ -99,11 +98,15 @@ def from_torch(module: torch.nn.Module, *example_inputs: Any) -> TorchModule:
     The module's code is recorded symbolically by ``torch.fx``; where that cannot be (control flow that depends on sizes, say),
     ``torch.export`` records it for ``example_inputs`` (tensors or arrays), whose shapes are then fixed.
 
+    One of PyTorch's own layers becomes irconv's layer, any other module a :class:`TorchModule`.
+
     Raises ModelError for operations that are not supported, all of them listed with their counts and nodes, and for parameters
     that cannot be shared.
     """
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"from_torch takes a torch.nn.Module, got a {type(module).__name__}")
+    if is_known(module):
+        return converted(module, Sharing())
     try:
         programs = {mode: _symbolic(module, mode) for mode in (False, True)}
     except ModelError:
@@ -125,40 +128,34 @@ def _as_it_is(result: Any) -> Any:
 
 @contextmanager
 def _in_mode(module: torch.nn.Module, mode: bool) -> Iterator[None]:
-    """Record the module in a mode: in training mode, layers that were put in evaluation mode stay there."""
-    before = {part: part.training for part in module.modules()}
+    """Record the module in a mode: in training mode, layers that were put in evaluation mode stay there.
+
+    Afterwards every module has the attributes that it had: the mode, and none of what code that ran on symbols has left.
+    """
+    before = {part: dict(vars(part)) for part in module.modules()}
+    trained = module.training
     for part in before:
-        part.training = mode and (part.training or not module.training)
+        part.training = mode and (part.training or not trained)
     try:
         yield
     finally:
-        for part, training in before.items():
-            part.training = training
-
-
-class _Tracer(fx.Tracer):
-    """Records PyTorch's own layers as calls, and everything else by its parts, with the lines they come from."""
-
-    record_stack_traces = True
-
-    def is_leaf_module(self, module: torch.nn.Module, qualified_name: str) -> bool:
-        return is_layer(module)
+        for part, attributes in before.items():
+            vars(part).clear()
+            vars(part).update(attributes)
 
 
 def _symbolic(module: torch.nn.Module, mode: bool) -> Program:
-    before = set(vars(module))
+    tracer = fx.Tracer()
+    tracer.record_stack_traces = True
+    tracer.proxy_buffer_attributes = True  # what code does with buffers is recorded, not done
     with _in_mode(module, mode):
-        try:
-            graph = _Tracer().trace(module)
-            return program_of(graph, module, {})
-        finally:
-            for name in set(vars(module)) - before:  # fx keeps tensors that the code makes on the module
-                delattr(module, name)
+        return program_of(tracer.trace(module), module, {})
 
 
 def _exported(module: torch.nn.Module, example_inputs: tuple[Any, ...]) -> TorchModule:
     tensors = tuple(torch.as_tensor(np.asarray(x)) if not isinstance(x, torch.Tensor) else x for x in example_inputs)
-    programs, signature = {}, None
+    programs = {}
+    names: tuple[str, ...] = ()
     for mode in (False, True):
         with _in_mode(module, mode):
             try:
@@ -175,11 +172,9 @@ def _exported(module: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Torch
             program.constants[name] = as_tensor(exported.constants[name].detach().numpy())
         _use_results(program, list(signature.user_outputs))
         programs[mode] = program
+        names = tuple(map(str, signature.user_inputs))
     spec = exported.call_spec.out_spec
-    made = TorchModule(
-        module, programs, lambda flat: _pytree.tree_unflatten(list(flat), spec), tuple(signature.user_inputs)
-    )
-    return made
+    return TorchModule(module, programs, lambda flat: _pytree.tree_unflatten(list(flat), spec), names)
 
 
 def _use_results(program: Program, names: list[Any]) -> None:

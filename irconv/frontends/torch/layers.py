@@ -92,8 +92,8 @@ def _layer(module: torch.nn.Module) -> Module:
     """irconv's layer with the settings of PyTorch's; its parameters are still to be put in."""
     name = type(module).__name__
     if name in FUNCTIONS:
-        function, settings, parts = FUNCTIONS[name]
-        return Applied(TENSOR[function], {key: getattr(module, key) for key in settings}, parts)
+        function, keys, parts = FUNCTIONS[name]
+        return Applied(TENSOR[function], {key: getattr(module, key) for key in keys}, parts)
     name, settings = RENAMED.get(name, (name, {}))
     kind = getattr(nn, name)
     given = dict(settings)

@@ -23,7 +23,7 @@ from irconv.errors import IrconvError, ModelError
 from irconv.frontends.torch.layers import is_known
 from irconv.frontends.torch.sharing import shared_variable
 from irconv.frontends.torch.table import ATEN, TENSOR
-from irconv.nn.module import Module, joined
+from irconv.nn.module import Buffer, Module, joined
 from irconv.places import Location
 from irconv.tensor import Tensor
 from irconv.tracing import Scope
@@ -33,6 +33,11 @@ IN_PLACE = frozenset(("iadd", "isub", "imul", "itruediv", "ifloordiv", "imatmul"
 
 NOT_IN_PLACE = frozenset(("and_", "or_", "requires_grad_", "detach_", "is_", "not_"))
 """Names with an underscore at the end that write nowhere."""
+
+MEANINGLESS = frozenset(
+    ("memory_format", "layout", "device", "pin_memory", "requires_grad", "non_blocking", "_stacklevel")
+)
+"""Keywords about memory, devices and the like."""
 
 VIEWS = frozenset(
     (
@@ -77,8 +82,10 @@ class Step:
     kind:      'input', 'part' (a parameter, buffer or constant), 'module', 'function' or 'output'.
     target:    name of the input, dotted path of the part or module, name of the function.
     path:      path of the module whose forward recorded it.
-    writes:    the step into whose result it writes, or None.
-    conflicts: steps that may share memory with that result and are read later, so that they would show what was written.
+    passes:    whether it is a module that may hand its input on as it is.
+    written:   the step into whose result it writes, or None.
+    writes:    all steps whose result that is: the step itself, and those that wrote into it before.
+    conflicts: other steps that may share memory with it and are read later, so that they would show what was written.
     """
 
     name: str
@@ -89,7 +96,9 @@ class Step:
     kwargs: dict[str, Any]
     path: str
     location: Location | None
-    writes: str | None = None
+    passes: bool = False
+    written: str | None = None
+    writes: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
 
 
@@ -100,8 +109,10 @@ class Program:
     steps: list[Step]
     constants: dict[str, Tensor] = field(default_factory=dict)
 
-    def run(self, root: Module, parts: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
-        """What the program computes.  ``parts`` are the parameters and buffers of ``root`` by dotted path."""
+    def run(self, root: Module, inputs: Mapping[str, Any]) -> Any:
+        """What the program computes with the layers, parameters and buffers of ``root``."""
+        parts = dict(root.named_state())
+        layers = dict(root.named_modules(remove_duplicate=False))
         values: dict[str, Any] = {}
         for step in self.steps:
             if step.kind == "input":
@@ -111,28 +122,38 @@ class Program:
             elif step.kind == "output":
                 return filled(step.args[0], values)
             else:
-                values[step.name] = self._result(root, step, values)
+                function = step.function or layers[step.target].forward
+                values[step.name] = result = _result(step, function, values)
+                if step.written is not None and isinstance(values[step.written], Tensor):
+                    _write(step, result, values)
         raise AssertionError("a recorded program ends in an output")
 
-    def _result(self, root: Module, step: Step, values: dict[str, Any]) -> Any:
-        function = step.function if step.kind == "function" else root.get_submodule(step.target).forward
-        assert function is not None
-        args, kwargs = filled(step.args, values), filled(step.kwargs, values)
-        try:
-            result = _placed(step, lambda: function(*args, **kwargs))
-        except IrconvError as error:
-            raise error.at(location=step.location, excerpt=f"{step.name} = {step.target}(...)") from None
-        if step.writes is not None and isinstance(values[step.writes], Tensor):
-            shared = [name for name in step.conflicts if isinstance(values.get(name), Tensor)]
-            if shared:
-                raise ModelError(
-                    f"{step.name} ({step.target}) writes into {step.writes}, of which {', '.join(shared)} may be a view that is "
-                    "read later",
-                    hint="use the function that returns a new tensor (x = x + y, inplace=False)",
-                    location=step.location,
-                )
-            values[step.writes] = result
-        return result
+
+def _result(step: Step, function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    args, kwargs = filled(step.args, values), filled(step.kwargs, values)
+    try:
+        return _placed(step, lambda: function(*args, **kwargs))
+    except IrconvError as error:
+        raise error.at(location=step.location, excerpt=f"{step.name} = {step.target}(...)") from None
+    except TypeError as error:  # a form of the call that the function here does not have
+        raise ModelError(f"{step.name} = {step.target}(...): {error}", location=step.location) from error
+
+
+def _write(step: Step, result: Tensor, values: dict[str, Any]) -> None:
+    """Let the values that a step writes into be its result from here on."""
+    shared = [name for name in step.conflicts if isinstance(values.get(name), Tensor)]
+    if shared:
+        raise ModelError(
+            f"{step.name} ({step.target}) writes into {step.written}, of which {', '.join(shared)} may be a view that is "
+            "read later",
+            hint="use the function that returns a new tensor (x = x + y, inplace=False)",
+            location=step.location,
+        )
+    for name in step.writes:
+        if isinstance(values[name], Buffer):
+            values[name].assign(result)
+        else:
+            values[name] = result
 
 
 def _placed(step: Step, action: Callable[[], Any]) -> Any:
@@ -245,29 +266,19 @@ def _function(node: fx.Node) -> Callable[..., Any] | None:
     name, _ = _plain_name(node)
     from_functional = getattr(torch.nn.functional, _base_name(node), None) is target
     if from_functional and hasattr(F, name):
-        return _without_extras(getattr(F, name))
+        return getattr(F, name)
     if not from_functional and name in ATEN:
         return ATEN[name]
     if name in TENSOR:
         return TENSOR[name]
     if hasattr(F, name):
-        return _without_extras(getattr(F, name))
+        return getattr(F, name)
     plain = getattr(target, "__module__", None) in ("math", "_operator", "builtins")
     if plain and (
         target in vars(math).values() or target in vars(operator).values() or target in vars(builtins).values()
     ):
-        return target  # type: ignore[no-any-return]  # arithmetic on sizes
+        return target
     return None
-
-
-def _without_extras(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function without the keywords that only PyTorch's has."""
-    known = inspect.signature(function).parameters
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **{key: value for key, value in kwargs.items() if key in known})
-
-    return call
 
 
 def _step(node: fx.Node, owner: Any, lifted: Mapping[str, str]) -> Step:
@@ -280,9 +291,11 @@ def _step(node: fx.Node, owner: Any, lifted: Mapping[str, str]) -> Step:
     args, kwargs = _arguments(node.args), _arguments(node.kwargs)
     step = Step(node.name, kind, target, function, args, kwargs, _path(node), _location(node))
     if kind == "module":
-        step.writes = _first(args) if getattr(owner.get_submodule(target), "inplace", False) else None
+        layer = owner.get_submodule(target)
+        step.passes = type(layer).__name__.startswith(("Dropout", "Flatten", "Unflatten", "Identity"))
+        step.written = _first(args) if getattr(layer, "inplace", False) else None
     elif kind == "function":
-        step.writes = _first(args) if _plain_name(node)[1] or _asks_in_place(node) else None
+        step.written = _first(args) if _plain_name(node)[1] or _asks_in_place(node) else None
     return step
 
 
@@ -308,7 +321,11 @@ def _arguments(tree: Any) -> Any:
         items = [_arguments(item) for item in tree]
         return items if isinstance(tree, list) else tuple(items)
     if isinstance(tree, Mapping):
-        return {str(key): _arguments(item) for key, item in tree.items() if key != "memory_format"}
+        return {
+            str(key): _arguments(item)
+            for key, item in tree.items()
+            if key not in MEANINGLESS and (key, item) != ("out", None)
+        }
     if isinstance(tree, slice):
         return slice(*(_arguments(bound) for bound in (tree.start, tree.stop, tree.step)))
     if isinstance(tree, torch.dtype):
@@ -340,34 +357,43 @@ def _attribute(owner: Any, path: str) -> Any:
     return owner
 
 
-def _find_conflicts(steps: list[Step]) -> None:
-    """For each step that writes in place, the steps that may be views of what it writes and are read behind it."""
-    group: dict[str, str] = {}
+class _Groups:
+    """Names that belong together."""
 
-    def leader(name: str) -> str:
-        while group.get(name, name) != name:
-            name = group[name]
+    def __init__(self) -> None:
+        self._above: dict[str, str] = {}
+
+    def leader(self, name: str) -> str:
+        """One name for all of a group."""
+        while name in self._above:
+            name = self._above[name]
         return name
 
+    def join(self, first: str, second: str) -> None:
+        """Make one group of two."""
+        a, b = self.leader(first), self.leader(second)
+        if a != b:
+            self._above[a] = b
+
+
+def _find_conflicts(steps: list[Step]) -> None:
+    """For each step that writes in place, whose result that is, and what may be a view of it and is read behind it."""
     last_read: dict[str, int] = {}
+    sharing, same = _Groups(), _Groups()
     for number, step in enumerate(steps):
-        for name in references((step.args, step.kwargs)):
-            last_read[name] = number
-        first = _first(step.args)
-        if first is not None and (
-            step.target in VIEWS or (step.kind == "module" and step.function is None and _may_pass(step))
-        ):
-            group[leader(step.name)] = leader(first)
+        last_read.update(dict.fromkeys(references((step.args, step.kwargs)), number))
+        first = step.written or _first(step.args)
+        if first is not None and (step.written or step.target in VIEWS or step.passes):
+            sharing.join(step.name, first)
     for number, step in enumerate(steps):
-        if step.writes is not None:
-            mine = leader(step.writes)
-            others = (s.name for s in steps if s.name not in (step.writes, step.name) and leader(s.name) == mine)
-            step.conflicts = tuple(name for name in others if last_read.get(name, -1) > number)
-
-
-def _may_pass(step: Step) -> bool:
-    """Whether a module may hand its input on as it is; which ones do is known only when it runs."""
-    return step.writes is None and step.target.rpartition(".")[2] in ("flatten", "identity", "dropout")
+        if step.written is None:
+            continue
+        earlier = [other.name for other in steps[:number]]
+        step.writes = tuple(name for name in earlier if same.leader(name) == same.leader(step.written))
+        group = sharing.leader(step.written)
+        others = [s.name for s in steps if s.name not in (*step.writes, step.name) and sharing.leader(s.name) == group]
+        step.conflicts = tuple(name for name in others if name in earlier and last_read.get(name, -1) > number)
+        same.join(step.name, step.written)
 
 
 def references(tree: Any) -> Iterable[str]:

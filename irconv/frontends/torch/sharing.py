@@ -25,7 +25,7 @@ class TorchVariable(Variable):
         super().__init__(array)
 
     @property
-    def version(self) -> int:  # type: ignore[override]  # a plain attribute in Variable
+    def version(self) -> int:
         """How often either side has written (PyTorch does not count what goes through ``.data``: see :meth:`touch`)."""
         return self._writes + int(self.tensor._version)
 

@@ -117,8 +117,8 @@ TENSOR: dict[str, Function] = {
     "eq": operator.eq,
     "ne": operator.ne,
     **{name: getattr(operator, name) for name in ("lt", "le", "gt", "ge")},
-    **dict.fromkeys(("and_", "bitwise_and"), operator.and_),
-    **dict.fromkeys(("or_", "bitwise_or"), operator.or_),
+    **dict.fromkeys(("and_", "__and__", "bitwise_and"), operator.and_),
+    **dict.fromkeys(("or_", "__or__", "bitwise_or"), operator.or_),
     **dict.fromkeys(("invert", "bitwise_not"), operator.invert),
     "logical_and": logical(elementwise.logical_and),
     "logical_or": logical(elementwise.logical_or),
@@ -137,7 +137,8 @@ TENSOR: dict[str, Function] = {
     "amin": lambda input, dim=(), keepdim=False: input.min(axes_of(dim), keepdim),
     "argmax": lambda input, dim=None, keepdim=False: input.argmax(dim, keepdim),
     "argmin": lambda input, dim=None, keepdim=False: input.argmin(dim, keepdim),
-    "norm": norm,
+    **dict.fromkeys(("norm", "linalg_vector_norm"), norm),
+    "_assert_tensor_metadata": lambda *args, **kwargs: None,
     "cumsum": lambda input, dim: tensor_of(cumsum(input, dim)),
     "cumprod": lambda input, dim: tensor_of(cumprod(input, dim)),
     "topk": topk,
@@ -181,6 +182,7 @@ TENSOR: dict[str, Function] = {
     **dict.fromkeys(
         ("contiguous", "detach", "detach_", "cpu", "cuda", "requires_grad_", "lift_fresh_copy", "alias"), same
     ),
+    "copy": lambda input, src, non_blocking=False: src.astype(input.dtype),
     "clone": lambda input, **ignored: tensor_of(elementwise.copy(input)),
     **dict.fromkeys(("to", "type", "type_as", "_to_copy"), to),
     **{name: cast(dtype) for name, dtype in (("float", "f32"), ("double", "f64"), ("half", "f16"))},
@@ -192,9 +194,7 @@ TENSOR: dict[str, Function] = {
     "new_zeros": lambda input, *size, dtype=None, **ignored: new(sizes_of(size), 0, dtype or input.dtype),
     "new_ones": lambda input, *size, dtype=None, **ignored: new(sizes_of(size), 1, dtype or input.dtype),
     "full": full,
-    "full_like": lambda input, fill_value, dtype=None, **ignored: new(
-        input.shape, fill_value, dtype or input.dtype
-    ),
+    "full_like": lambda input, fill_value, dtype=None, **ignored: new(input.shape, fill_value, dtype or input.dtype),
     "arange": arange,
     **dict.fromkeys(("tensor", "scalar_tensor"), scalar),
     "softshrink": shrink(True),
