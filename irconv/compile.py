@@ -29,6 +29,7 @@ from irconv.passes.dce import DeadCode
 from irconv.passes.fold_batch_norm import FoldBatchNorm
 from irconv.passes.fold_constants import FoldConstants
 from irconv.passes.fuse import fuse
+from irconv.passes.linear_sums import LinearSums
 from irconv.passes.materialise import Materialise
 from irconv.passes.plan_memory import plan_memory
 from irconv.passes.schedule import schedule
@@ -56,6 +57,7 @@ TRAINING: tuple[Pass, ...] = (
     FoldConstants(),
     CommonSubexpressions(),
     Simplify(differentiated=True),
+    LinearSums(),
     DeadCode(),
     Materialise(),
 )
@@ -69,7 +71,7 @@ class Options:
     backend: "auto", "numpy", "cupy", or a Backend.
     passes:  graph passes to run; None for the usual ones.
     check:   checking mode: run the reference after every pass and compare (slow).
-    precision: "fast", or "strict" for algorithms with plain rounding only (no Winograd convolution).
+    precision: "fast", or "strict" for algorithms with plain rounding only (no Winograd convolution, no sums by linearity).
     """
 
     backend: str | Backend = "auto"
@@ -101,6 +103,8 @@ def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequen
     target = backend.target()
     first = Stage("trace", graph, 0.0, True)
     checker = Checker() if options.check else None
+    if options.precision == "strict":
+        passes = [pass_ for pass_ in passes if not isinstance(pass_, LinearSums)]
     stages = [first, *Pipeline(passes if options.passes is None else options.passes).run(graph, checker=checker)]
     final = stages[-1].graph
     partition = fuse(final, target)

@@ -295,7 +295,8 @@ class Operators(Value):
 
     def swapaxes(self, first: int, second: int) -> Self:
         order = list(range(self.ndim))
-        order[first], order[second] = order[second], order[first]
+        one, other = (shape.normalize_axis(axis, self.ndim) for axis in (first, second))
+        order[one], order[other] = other, one
         return self._transposed(order)
 
     def flatten(self, start_axis: int = 0, end_axis: int = -1) -> Self:

@@ -296,9 +296,10 @@ class Tensor(Operators):
         return self._view(value, back)
 
     def _transposed(self, order: Sequence[int]) -> Tensor:
+        result = shape.transpose(self, order)
         places = [axis % self.ndim for axis in order]
         inverse = [places.index(axis) for axis in range(self.ndim)]
-        return self._view(shape.transpose(self, order), lambda new: shape.transpose(new, inverse), ())
+        return self._view(result, lambda new: shape.transpose(new, inverse), ())
 
     def __getitem__(self, index: Any) -> Tensor:
         result, shares = indexing.get(self, index)

@@ -25,7 +25,7 @@ from irconv.concrete import ConcreteValue, as_array, current_tracer, recording, 
 from irconv.errors import TraceError
 from irconv.graph import Composite, Graph, Node, Provenance
 from irconv.op import OpDef, Value
-from irconv.places import Location, is_library, location_of, stored_name, user_call, user_frame
+from irconv.places import Location, is_library, location_of, stored_name, user_call, user_frame, user_location
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import TensorSpec, TensorType, type_of
@@ -134,6 +134,13 @@ class Tracer(TensorBuilder):
         return self.wrap(self.append(op, attributes, ids))
 
     _last_scope: Scope | None = None
+
+    def constant(self, array: Any) -> Tensor:  # type: ignore[override]  # as wrap
+        """A constant, placed where the program stands: it is made before the op that takes it."""
+        scope = self._scopes[-1]
+        location = user_location() if scope.placed is None else scope.placed[0]
+        self.provenance = Provenance(location, scope.path, self._composite)
+        return self.wrap(self.constant_node(array))
 
     @contextmanager
     def unnamed(self, name: str) -> Iterator[None]:
@@ -386,6 +393,11 @@ def symbolic_arguments(
 
     new_args = tuple(structure.map_leaves(replace_leaf, a) for a in args)
     new_kwargs = {k: structure.map_leaves(replace_leaf, v, k) for k, v in kwargs.items()}
+    if names and not tracer.graph.inputs and hasattr(program, "named_parameters"):
+        raise TraceError(
+            f"none of the arguments of {type(program).__name__} is an array or a spec",
+            hint="give irconv.TensorSpec((1, 3, 224, 224)), or an array (numpy.asarray of a list), for each input",
+        )
     return new_args, new_kwargs
 
 

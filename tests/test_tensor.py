@@ -427,3 +427,11 @@ def test_making_tensors_of_impossible_shapes() -> None:
     with pytest.raises(ShapeError, match="not a shape"):
         irconv.ones("a")
     assert irconv.arange(3, 1).dtype == np.int64 and irconv.arange(0.0, 0.5, 0.25).dtype == np.float32
+
+
+def test_axes_that_are_not_there() -> None:
+    x = irconv.zeros((2, 3))
+    for wrong in (lambda: x.swapaxes(0, 2), lambda: x.transpose(0, 0), lambda: x.transpose(0), lambda: x.transpose(0, 5)):
+        with pytest.raises(IrconvError, match="ax"):
+            wrong()
+    assert x.swapaxes(0, -1).shape == (3, 2)

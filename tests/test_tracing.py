@@ -409,3 +409,27 @@ def test_modules_made_while_tracing_are_named_too() -> None:
     first, second = nn.Linear(3, 4), nn.Linear(4, 2)
     graph = irconv.trace(lambda x: second(first(x)), TensorSpec((1, 3)))
     assert [graph[i].name for i in graph.states] == ["weight", "bias", "linear1.weight", "linear1.bias"]
+
+
+def test_constants_are_placed_with_the_op_that_takes_them() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.GELU())
+    graph = irconv.trace(lambda x: model(x) + 1, TensorSpec((1, 2)))
+    placed = {}
+    for node in graph:
+        if node.op.name == "constant":
+            ((user, _),) = graph.users(node.id)
+            placed[node.id] = (node.provenance, user.provenance)
+    assert len(placed) == 4 and all(own == users for own, users in placed.values())
+
+
+def test_norms_without_running_statistics_compute_none() -> None:
+    for layer in (nn.InstanceNorm2d(2), nn.BatchNorm2d(2, track_running_stats=False)):
+        graph = irconv.trace(layer, TensorSpec((2, 2, 3, 3)), training=True)
+        assert graph.ancestors(graph.outputs.values()) >= {node.id for node in graph}
+
+
+@pytest.mark.parametrize("given", [(1, 2), [[1.0, 2.0]]])
+def test_a_module_without_any_array_is_told_about_specs(given) -> None:
+    with pytest.raises(TraceError, match="none of the arguments of Linear") as caught:
+        irconv.trace(nn.Linear(2, 2), given)
+    assert "TensorSpec" in str(caught.value)

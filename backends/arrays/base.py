@@ -27,9 +27,16 @@ Array = Any
 
 
 class Parallel(Protocol):
-    """How to split work on a CPU: the thread pool, and how many bytes of operands stay in a core's cache."""
+    """How to split work on a CPU.
+
+    threads:     how many run at once.
+    shares:      in how many pieces, at least, to cut a contraction whose pieces round differently from the whole: it does not
+                 depend on the number of threads.
+    block_bytes: how many bytes of operands stay in a core's cache.
+    """
 
     threads: int
+    shares: int
     block_bytes: int
 
     def run(self, task: Callable[[int, int], None], count: int) -> None:
@@ -151,6 +158,7 @@ class Serial:
     """A :class:`Parallel` of one thread: blocks in cache, run one after the other."""
 
     threads = 1
+    shares = 1
 
     def __init__(self, block_bytes: int):
         self.block_bytes = block_bytes
@@ -161,6 +169,14 @@ class Serial:
 
     def settings(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+class Shared:
+    """Another :class:`Parallel`, with its own number of shares."""
+
+    def __init__(self, parallel: Parallel, shares: int):
+        self.threads, self.block_bytes, self.shares = parallel.threads, parallel.block_bytes, shares
+        self.run, self.settings = parallel.run, parallel.settings
 
 
 def spans(length: int, step: int) -> Sequence[tuple[int, int]]:

@@ -54,14 +54,14 @@ def _split_axis(
 ) -> tuple[int, Sequence[tuple[int, int]]]:
     """Which axis of the result to cut, and where."""
     rank = result.rank
-    threads = parallel.threads if parallel else 1
-    if threads == 1 or result.size * x.shape[-1] < SMALL_PRODUCT:
+    shares = parallel.shares if parallel else 1
+    if shares == 1 or result.size * x.shape[-1] < SMALL_PRODUCT:
         return rank - 2, [(0, result.shape[-2])]
     choices = [0] if rank > 2 else []
     choices += [rank - 2, rank - 1] if result.shape[-2] >= result.shape[-1] else [rank - 1, rank - 2]
     for axis in choices:
-        if result.shape[axis] >= threads:
-            return axis, spans(result.shape[axis], -(-result.shape[axis] // threads))
+        if result.shape[axis] >= shares:
+            return axis, spans(result.shape[axis], -(-result.shape[axis] // shares))
     return rank - 2, [(0, result.shape[-2])]
 
 

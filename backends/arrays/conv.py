@@ -16,9 +16,11 @@ from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces
+from irconv.backends.arrays.conv_cost import plain_seconds, stacked_seconds
+from irconv.backends.arrays.conv_stacked import can_stack, stacked_rows, stacked_work
 from irconv.backends.arrays.depthwise import depthwise_work, is_depthwise
 from irconv.backends.arrays.geometry import Geometry, conv_geometry
-from irconv.backends.arrays.winograd import suits, winograd_work
+from irconv.backends.arrays.winograd import seconds, suits, winograd_work
 from irconv.backends.arrays.work import Work, flat_weight, work_kernel
 from irconv.types import DType
 
@@ -42,7 +44,7 @@ FEW_COLUMNS = 128
 
 def plan_pieces(g: Geometry, itemsize: int, parallel: Parallel | None) -> tuple[Piece, ...]:
     """Cut the result so that the window matrix of a piece stays in cache and every thread has some to do."""
-    threads = parallel.threads if parallel else 1
+    shares = parallel.shares if parallel else 1
     budget = COLUMN_BYTES if parallel else GPU_COLUMN_BYTES
     row = math.prod(g.counts[1:])
     # columns of which both the windows and the results fit
@@ -50,13 +52,13 @@ def plan_pieces(g: Geometry, itemsize: int, parallel: Parallel | None) -> tuple[
     fitting = max(1, budget // column)
     if g.out_channels * g.depth * itemsize > budget:
         fitting = max(fitting, min(MANY_COLUMNS, LARGEST_BYTES // column))
-    share = max(1, -(-g.batch * g.area // threads))
+    share = max(1, -(-g.batch * g.area // shares))
     if g.area <= fitting:
         # evenly many samples for every thread, so that none waits for the other's last piece
         rounds = -(-share // fitting)
-        samples = max(1, min(fitting // g.area, -(-g.batch // (threads * rounds))))
+        samples = max(1, min(fitting // g.area, -(-g.batch // (shares * rounds))))
         rows = g.counts[0]
-        if g.batch < threads:
+        if g.batch < shares:
             rows = max(1, min(rows, share // row))
     else:
         samples, rows = 1, max(1, min(fitting, share) // row)
@@ -66,9 +68,9 @@ def plan_pieces(g: Geometry, itemsize: int, parallel: Parallel | None) -> tuple[
 
 def _few_columns(g: Geometry, parallel: Parallel | None) -> bool:
     """Whether sharing out the columns would leave each thread too few to be fast."""
-    if parallel is None or parallel.threads == 1:
+    if parallel is None or parallel.shares == 1:
         return False
-    return g.batch * g.area // parallel.threads < FEW_COLUMNS and g.out_channels // g.groups >= 32
+    return g.batch * g.area // parallel.shares < FEW_COLUMNS and g.out_channels // g.groups >= 32
 
 
 # --- window matrix and product ---------------------------------------------------------------------------------------------
@@ -126,7 +128,7 @@ def rows_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel, scratch: S
     spare = scratch.add(work, g.out_channels, g.channels // g.groups, *g.kernel)
     matrix = scratch.add(work, g.channels * g.taps * columns)
     product = scratch.add(work, g.out_channels * columns)
-    plan = spans(per_group, -(-per_group // parallel.threads))
+    plan = spans(per_group, -(-per_group // parallel.shares))
     if g.groups > 1:
         plan = [(0, per_group)]
     everything = tuple(slice(None) for _ in g.counts)
@@ -161,7 +163,12 @@ def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, str
     """The convolution by the algorithm that suits its geometry."""
     if is_depthwise(g.channels, g.out_channels, g.groups) and dtype.is_float:
         return depthwise_work(xp, g, dtype, parallel, scratch)
-    if parallel is not None and not strict and suits(g, dtype, parallel):
+    tiled = parallel is not None and not strict and suits(g, dtype, parallel)
+    if parallel is not None and can_stack(g, dtype):
+        _, rows, reach = stacked_rows(g, parallel.shares)
+        if stacked_seconds(g, rows, reach) < (seconds(g) if tiled else 0.95 * plain_seconds(g)):
+            return stacked_work(xp, g, dtype, parallel, scratch)
+    if parallel is not None and tiled:
         return winograd_work(xp, g, dtype, parallel, scratch)
     if parallel is not None and _few_columns(g, parallel):
         return rows_work(xp, g, dtype, parallel, scratch)

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, Serial, ViewKernel
+from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, Serial, Shared, ViewKernel
 from irconv.errors import BackendError
 from irconv.graph import Graph
 from irconv.kernel import Kernel, kernel_bytes, kernel_flops
 from irconv.strides import is_contiguous, value_strides
 
-ALONE = 100e-6
-"""Kernels of fewer seconds, by estimate, stay on the caller's thread: a second one takes 5 to 10 us to start and to stop, and two
-that make short calls wait for each other's turn at the interpreter."""
+SHARE, MOST_SHARES = 100e-6, 4
+"""Kernels are cut so that a share takes about so many seconds, by estimate, and into no more than so many shares.  To start a
+second thread and hear back from it takes 5 to 10 us, a further piece of the work about as long, and threads that make short
+calls wait for each other's turn at the interpreter.  How a kernel is cut does not depend on the number of threads, and so
+neither do the results."""
 
 BYTES_PER_SECOND, PRODUCTS_PER_SECOND, STEPS_PER_SECOND = 10e9, 60e9, 3e9
 """What the estimate goes by, for one core: memory, floating-point operations of matrix products, and all others."""
@@ -56,8 +58,9 @@ class Lowering:
 
     def _make(self, graph: Graph, kernel: Kernel) -> ArrayKernel | ViewKernel:
         parallel = self.parallel
-        if parallel is not None and parallel.threads > 1 and estimated_seconds(graph, kernel) < ALONE:
-            parallel = Serial(parallel.block_bytes)
+        if parallel is not None:
+            shares = min(MOST_SHARES, int(estimated_seconds(graph, kernel) / SHARE))
+            parallel = Shared(parallel, shares) if shares > 1 else Serial(parallel.block_bytes)
         if len(kernel.nodes) > 1:
             fused = FUSED.get(kernel.kind)
             if fused is None:

@@ -3,8 +3,8 @@
 Each block is folded by the array module while it is in cache, into its place in a small table; the table is folded at the end.
 Floats accumulate at least in float32.
 
-On a CPU, BLAS sums: rows times a vector of ones, or one row by the other where products are to be summed.  Measured on rows of 3136
-floats: 0.06 ns an element instead of 0.19, and 0.09 instead of 0.36 for the sum of products.
+On a CPU, BLAS sums: rows times a vector of ones, or one row by the other where products are to be summed.  Measured on rows
+of 3136 floats: 0.06 ns an element instead of 0.19, and 0.09 instead of 0.36 for the sum of products.
 """
 
 from __future__ import annotations

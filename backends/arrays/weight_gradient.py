@@ -18,6 +18,7 @@ from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.weight_gradient_rows import rows_gradient, suits_rows
 from irconv.backends.arrays.work import copy_turned, run_pieces
 from irconv.ops.window import Ints, window_counts
+from irconv.types import DType
 
 POSITIONS = 1568
 """Positions multiplied at once: enough that adding the product costs little beside making it."""
@@ -44,26 +45,13 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     counts = window_counts(size, a.kernel, a.stride, a.padding, a.dilation)
     area, taps, per_group = math.prod(counts), math.prod(a.kernel), channels // a.groups
     rows = product.type.shape[1]
-    plain_chain = _is_by_sample(
-        graph, chain := _left_chain(graph, kernel, product.operands[0]),
-        chain[0].operands[0] if chain else product.operands[0], (batch, a.groups * rows, *counts))
-    if plain_chain:
-        g = Geometry(batch, channels, size, a.groups * rows, a.kernel, counts, a.stride, a.padding, a.dilation, a.groups)
-        if suits_rows(g):
-            scratch = Scratch()
-            inner = rows_gradient(xp, g, product.type.dtype, parallel, scratch)
-            d_at, x_at = (1 + kernel.inputs.index(i) for i in (chain[0].operands[0], columns.operands[0]))
-            rest = 1 + len(kernel.inputs)
-            weight_shape = (g.out_channels, channels, *a.kernel)
-
-            def run_rows(*arrays: Array) -> None:
-                inner(arrays[0].reshape(weight_shape), arrays[d_at], arrays[x_at], arrays[rest:])
-
-            return ArrayKernel(run_rows, tuple(scratch.types))
-    work = product.type.dtype.accumulator
     chain = _left_chain(graph, kernel, product.operands[0])
     source = chain[0].operands[0] if chain else product.operands[0]
     by_sample = _is_by_sample(graph, chain, source, (batch, a.groups * rows, *counts))
+    g = Geometry(batch, channels, size, a.groups * rows, a.kernel, counts, a.stride, a.padding, a.dilation, a.groups)
+    if by_sample and suits_rows(g):
+        return _by_rows(request, g, source, columns.operands[0], product.type.dtype)
+    work = product.type.dtype.accumulator
     cuts = _cuts(a.groups, per_group, taps)
     widest = max(math.prod(part.stop - part.start for part in cut) for cut in cuts) * taps
     plan = _plan(size, counts, batch, a, widest * work.bytes)
@@ -122,6 +110,19 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
 
         if out.size:
             run_pieces(parallel, task, len(cuts))
+
+    return ArrayKernel(run, tuple(scratch.types))
+
+
+def _by_rows(request: FusedRequest, g: Geometry, d: int, x: int, dtype: DType) -> ArrayKernel:
+    """The kernel that copies windows along the rows only; ``d`` and ``x`` are values of the graph."""
+    inputs, scratch = request.kernel.inputs, Scratch()
+    inner = rows_gradient(request.xp, g, dtype, request.parallel, scratch)
+    d_at, x_at, rest = 1 + inputs.index(d), 1 + inputs.index(x), 1 + len(inputs)
+    weight_shape = (g.out_channels, g.channels, *g.kernel)
+
+    def run(*arrays: Array) -> None:
+        inner(arrays[0].reshape(weight_shape), arrays[d_at], arrays[x_at], arrays[rest:])
 
     return ArrayKernel(run, tuple(scratch.types))
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
 from irconv.backends.arrays.columns import Band, bands, fill
+from irconv.backends.arrays.conv_cost import plain_seconds, winograd_seconds
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.work import Work
 from irconv.types import F32, DType
@@ -52,13 +53,6 @@ BLOCK = 16 * 1024
 TILES, TILE_BYTES = 448, 6 * 1024 * 1024
 """Tiles multiplied at once, about: fewer where the 24 numbers of all channels would take more memory than this."""
 
-# what the choice of algorithm goes by: seconds on one AVX-512 core, measured on the layers of ResNet-18
-PLAIN_PRODUCT = 2 / 120e9
-WINDOW_COPY = 0.15e-9
-TILED_PRODUCT = 2 / 105e9
-TRANSFORM = 0.3e-9
-WEIGHT_TRANSFORM = 20e-9
-
 
 def tile_counts(counts: tuple[int, ...]) -> tuple[int, int]:
     """Tiles down and along a result of these spatial counts."""
@@ -70,13 +64,12 @@ def suits(g: Geometry, dtype: DType, parallel: Parallel | None) -> bool:
     fixed = (g.kernel, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
     if parallel is None or dtype is not F32 or not fixed:
         return False
-    down, along = tile_counts(g.counts)
-    tiles = g.batch * (down + 1) * (along + 1)
-    pairs = g.channels * g.out_channels
-    plain = g.batch * g.area * 9 * (pairs * PLAIN_PRODUCT + g.channels * WINDOW_COPY)
-    products = tiles * PRODUCTS * pairs * TILED_PRODUCT
-    transforms = tiles * 66 * (g.channels + g.out_channels) * TRANSFORM + pairs * WEIGHT_TRANSFORM
-    return products + transforms < 0.95 * plain
+    return seconds(g) < 0.95 * plain_seconds(g)
+
+
+def seconds(g: Geometry) -> float:
+    """About how long it takes."""
+    return winograd_seconds(g, tile_counts(g.counts), PRODUCTS)
 
 
 @dataclass(frozen=True)
@@ -105,8 +98,8 @@ def _plan(g: Geometry, parallel: Parallel) -> tuple[Tiles, ...]:
     down, along = tile_counts(g.counts)
     plane = (down + 1) * (along + 1)
     most = max(128, min(TILES, TILE_BYTES // (PRODUCTS * 4 * max(g.channels, g.out_channels))))
-    samples = max(1, min(most // plane, -(-g.batch // parallel.threads)))
-    rows = max(1, min(down, -(-g.batch * down // parallel.threads), most // (along + 1)))
+    samples = max(1, min(most // plane, -(-g.batch // parallel.shares)))
+    rows = max(1, min(down, -(-g.batch * down // parallel.shares), most // (along + 1)))
     found = []
     for start, stop in spans(down, rows):
         planes = _planes(g, start, stop, along)

@@ -91,6 +91,7 @@ class Pool:
     """A :class:`irconv.backends.arrays.base.Parallel` on threads."""
 
     block_bytes = BLOCK_BYTES
+    shares = 2
 
     def __init__(self, threads: int):
         self.threads = threads

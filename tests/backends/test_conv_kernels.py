@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irconv.backends.arrays import KERNELS, Request, conv, winograd
-from irconv.backends.arrays.base import Serial
+from irconv.backends.arrays.base import Scratch, Serial
 from irconv.backends.arrays.geometry import conv_geometry
 from irconv.backends.numpy.parallel import Pool
 from irconv.op import OPS
@@ -101,6 +101,7 @@ TILED = [
 def test_winograd_error_is_bounded(shape, out: int, padding: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """|error| <= 1e-5 max(|x| * |w|): the bound that the module states; a plain product stays below a tenth of it."""
     monkeypatch.setattr(conv, "suits", lambda g, dtype, parallel: parallel is not None)
+    monkeypatch.setattr(conv, "can_stack", lambda g, dtype: False)
     a = attributes(padding=padding)
     x, w = numbers(*shape), numbers(out, shape[1], 3, 3)
     exact = expected("conv", a, [x.astype(np.float64), w.astype(np.float64)])
@@ -139,11 +140,53 @@ def test_a_strict_request_takes_the_plain_product(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("strict requests keep to plain rounding")
 
     monkeypatch.setattr(conv, "winograd_work", refuse)
+    monkeypatch.setattr(conv, "can_stack", lambda g, dtype: False)
     x, w = type_of(numbers(4, 128, 28, 28)), type_of(numbers(128, 128, 3, 3))
     a = attributes()
     KERNELS["conv"](Request(np, a, (x, w), OPS["conv"].result_type(a, (x, w)), True, POOL, strict=True))
     with pytest.raises(AssertionError, match="plain rounding"):
         KERNELS["conv"](Request(np, a, (x, w), OPS["conv"].result_type(a, (x, w)), True, POOL))
+
+
+# --- stacked rows --------------------------------------------------------------------------------------------------------------
+
+STACKED = {
+    "bands of rows": ((1, 16, 70, 40), (24, 16, 3, 3), attributes()),
+    "groups of samples": ((33, 6, 14, 14), (16, 6, 5, 5), attributes(padding=0)),
+    "even kernel, dilated": ((3, 7, 20, 23), (5, 7, 4, 2), attributes(dilation=3)),
+    "stride along the rows alone": ((2, 7, 20, 23), (5, 7, 3, 3), ConvAttributes((1, 2), ((1, 2), (0, 3)), (2, 1), 1)),
+    "cropped": ((2, 7, 20, 23), (5, 7, 3, 3), ConvAttributes((1, 1), ((-2, -1), (1, -3)), (1, 1), 1)),
+    "more padding than input": ((2, 3, 2, 3), (4, 3, 3, 3), attributes(padding=5)),
+    "3-D": ((2, 6, 9, 10, 11), (8, 6, 3, 2, 3), attributes(rank=3)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", STACKED)
+def test_stacked_rows(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "stacked_seconds", lambda g, rows, reach: 0.0)
+    monkeypatch.setattr(conv, "product_work", None)
+    x_shape, w_shape, a = STACKED[name]
+    operands = [numbers(*x_shape, dtype=dtype), numbers(*w_shape, dtype=dtype)]
+    wanted = expected("conv", a, [x.astype(np.float64) for x in operands]).astype(dtype)
+    for parallel in (Serial(64 * 1024), POOL, Pool(5)):
+        check(execute("conv", a, operands, parallel), wanted)
+    view = [np.flip(x[..., ::-1].copy(), -1) for x in operands]
+    check(execute("conv", a, view, POOL, contiguous=False), wanted)
+
+
+def test_rows_are_stacked_for_few_output_channels_only() -> None:
+    def chosen(channels: int, size: int, **changes) -> bool:
+        a = attributes(**changes)
+        x, w = type_of(numbers(1, channels, size, size)), type_of(numbers(channels, channels // a.groups, 3, 3))
+        request = Request(np, a, (x, w), OPS["conv"].result_type(a, (x, w)), True, POOL)
+        work = conv.conv_request_work(request, Scratch())
+        return "stacked" in work.piece.__qualname__
+
+    assert chosen(32, 128)
+    assert not chosen(512, 7)
+    assert not chosen(32, 128, stride=2)
+    assert not chosen(32, 128, groups=2)
 
 
 # --- bits ----------------------------------------------------------------------------------------------------------------------

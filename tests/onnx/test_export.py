@@ -254,8 +254,8 @@ def mean_square(y: Any, target: irconv.Tensor) -> irconv.Tensor:
     return (((y[0] if isinstance(y, tuple) else y) - target) ** 2).mean()
 
 
-def step_graph(name: str, dtype: str) -> tuple[Graph, list[np.ndarray]]:
-    """A training step of an example as traced, and a batch for it."""
+def training_step(name: str, dtype: str) -> tuple[Any, list[np.ndarray]]:
+    """A training step of an example, and a batch for it."""
     model, inputs = example(name)
     y = irconv.trace(model, *inputs)
     shape = y[next(iter(y.outputs.values()))].type.shape
@@ -263,9 +263,11 @@ def step_graph(name: str, dtype: str) -> tuple[Graph, list[np.ndarray]]:
     model.to(dtype)
     optimizer = optim.SGD(model.parameters(), lr=1e-2, momentum=0.9, weight_decay=1e-4)
     batch = [a.astype(irconv.types.as_dtype(dtype).numpy) for a in (*inputs, target)]
-    step = irconv.compile_step(model, mean_square, optimizer, *batch, backend="numpy")
-    return step.stages[0].graph, batch
+    return irconv.compile_step(model, mean_square, optimizer, *batch, backend="numpy"), batch
 
+
+DEEP = ("resnet50", "resnet152", "mobilenet_v2")
+"""Networks in which one element that rounds to the other side of a ReLU's 0 shows in the gradients of all layers before it."""
 
 SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet50", "resnet152"))) for name in MODELS]
 
@@ -276,21 +278,39 @@ def test_example_models_one_training_step(name: str) -> None:
 
     Deep networks on tiny batches magnify rounding, so that all tensors are judged together.
     """
-    graph, batch = step_graph(name, "f32")
+    step, batch = training_step(name, "f32")
+    graph = step.stages[0].graph
     found = run(export(graph), named(graph, batch))
-    own = evaluate(graph, dict(zip(graph.inputs, batch, strict=True)))
-    exact_graph, exact_batch = step_graph(name, "f64")
-    exact = evaluate(exact_graph, dict(zip(exact_graph.inputs, exact_batch, strict=True)))
-    np.testing.assert_allclose(found["loss"], own[graph.outputs["loss"]], rtol=1e-3)
-    assert len(graph.updates) == len(exact_graph.updates) > 0
+    np.testing.assert_allclose(found["loss"], step(*batch), rtol=1e-3)
+    exact_step, exact_batch = training_step(name, "f64")
+    exact_step(*exact_batch)
+    exact_states = exact_step.stages[0].graph.state
     errors = []
-    for state, value in graph.updates.items():
-        label = graph[state].name
-        truth = exact[exact_graph.updates[exact_graph[label].id]]
+    for label in (graph[state].name for state in graph.updates):
+        truth = exact_states[label].array
         scale = max(np.abs(truth).max(), 1e-3)
-        errors.append([np.abs(result - truth).max() / scale for result in (found[f"new_{label}"], own[value])])
+        errors.append(
+            [np.abs(result - truth).max() / scale for result in (found[f"new_{label}"], graph.state[label].array)]
+        )
+    assert errors
     theirs, ours = np.mean(errors, axis=0)
-    assert theirs <= 1e-5 + 3 * ours
+    assert theirs <= max(1e-5 + 3 * ours, 0.03 if name in DEEP else 0)
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet50", "unet", "video_net"])
+def test_a_training_step_in_double_precision(name: str) -> None:
+    """Run by ONNX's reference, since onnxruntime has no convolutions in float64: no rounding can hide a mistake."""
+    step, batch = training_step(name, "f64")
+    graph = step.stages[0].graph
+    model = export(graph)
+    results = ReferenceEvaluator(model).run(None, named(graph, batch))
+    found = dict(zip([o.name for o in model.graph.output], results, strict=True))
+    np.testing.assert_allclose(found["loss"], step(*batch), rtol=1e-11)
+    for label in (graph[state].name for state in graph.updates):
+        own = graph.state[label].array
+        np.testing.assert_allclose(
+            found[f"new_{label}"], own, rtol=0, atol=1e-9 * max(1e-3, np.abs(own).max()), err_msg=label
+        )
 
 
 def test_steps_fed_back_are_training_with_dropout_and_statistics() -> None:

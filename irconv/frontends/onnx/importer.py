@@ -23,8 +23,11 @@ from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted, 
 from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList, find_operator
 from irconv.tensor import Tensor
 
-MAX_BYTES = 2**30
-"""No value computed while a model is imported may be larger, nor all of them together unless the file stores much."""
+MAX_RESULT_BYTES = 2**30
+"""No value that a model computes when it runs eagerly may be larger."""
+
+MAX_KNOWN_BYTES = 2**28
+"""Values that are computed while a model is imported may not be larger together, unless the file stores much."""
 
 KNOWN_SHARE = 16
 """How many times the size of its stored tensors a model may compute while it is imported."""

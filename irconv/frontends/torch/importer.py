@@ -18,7 +18,7 @@ from irconv.errors import ModelError, TraceError
 from irconv.frontends.torch.layers import converted, fill, is_known
 from irconv.frontends.torch.program import Program, program_of
 from irconv.frontends.torch.sharing import Sharing
-from irconv.nn.module import Module
+from irconv.nn.module import Module, joined
 from irconv.tensor import as_tensor
 from irconv.tracing import DeclaresInputs
 
@@ -126,22 +126,28 @@ def _as_it_is(result: Any) -> Any:
     return result
 
 
+_HELD = ("_parameters", "_buffers", "_modules")
+
+
 @contextmanager
 def _in_mode(module: torch.nn.Module, mode: bool) -> Iterator[None]:
     """Record the module in a mode: in training mode, layers that were put in evaluation mode stay there.
 
     Afterwards every module has the attributes that it had: the mode, and none of what code that ran on symbols has left.
     """
-    before = {part: dict(vars(part)) for part in module.modules()}
+    before = [(part, dict(vars(part)), [dict(vars(part)[name]) for name in _HELD]) for part in module.modules()]
     trained = module.training
-    for part in before:
+    for part, _, _ in before:
         part.training = mode and (part.training or not trained)
     try:
         yield
     finally:
-        for part, attributes in before.items():
+        for part, attributes, held in before:
             vars(part).clear()
             vars(part).update(attributes)
+            for name, contents in zip(_HELD, held, strict=True):
+                vars(part)[name].clear()
+                vars(part)[name].update(contents)
 
 
 def _symbolic(module: torch.nn.Module, mode: bool) -> Program:
@@ -149,7 +155,11 @@ def _symbolic(module: torch.nn.Module, mode: bool) -> Program:
     tracer.record_stack_traces = True
     tracer.proxy_buffer_attributes = True  # what code does with buffers is recorded, not done
     with _in_mode(module, mode):
-        return program_of(tracer.trace(module), module, {})
+        graph = tracer.trace(module)
+        named = [(joined(path, name), b) for path, part in module.named_modules() for name, b in part._buffers.items()]
+        program = program_of(graph, module, {})
+        program.assigned = {path: b.node.name for path, b in named if isinstance(b, fx.Proxy)}
+        return program
 
 
 def _exported(module: torch.nn.Module, example_inputs: tuple[Any, ...]) -> TorchModule:

@@ -104,10 +104,15 @@ class Step:
 
 @dataclass
 class Program:
-    """The steps of one module in one mode; ``constants`` are tensors that its code made."""
+    """The steps of one module in one mode.
+
+    constants: tensors that its code made.
+    assigned:  buffers that its code replaced (``self.count = self.count + 1``), with the step whose result they became.
+    """
 
     steps: list[Step]
     constants: dict[str, Tensor] = field(default_factory=dict)
+    assigned: dict[str, str] = field(default_factory=dict)
 
     def run(self, root: Module, inputs: Mapping[str, Any]) -> Any:
         """What the program computes with the layers, parameters and buffers of ``root``."""
@@ -120,6 +125,9 @@ class Program:
             elif step.kind == "part":
                 values[step.name] = parts[step.target] if step.target in parts else self.constants[step.target]
             elif step.kind == "output":
+                for path, name in self.assigned.items():
+                    if values[name] is not parts[path]:
+                        parts[path].assign(values[name])
                 return filled(step.args[0], values)
             else:
                 function = step.function or layers[step.target].forward

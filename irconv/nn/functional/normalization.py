@@ -84,15 +84,15 @@ def _batch_norm_training(
     mean = reduce_mean(x, axes)
     centred = e.subtract(x, per_channel(tensor_of(mean), x.ndim))
     var = reduce_mean(e.square(centred), axes)
-    _move(running_mean, mean, momentum)
-    _move(running_var, e.multiply(var, count / (count - 1)), momentum)
+    if running_mean is not None:
+        _move(running_mean, mean, momentum)
+    if running_var is not None:
+        _move(running_var, e.multiply(var, count / (count - 1)), momentum)
     return _scaled(centred, var, weight, bias, eps)
 
 
 def _move(running: Any, batch: Value, momentum: Any) -> None:
     """running = (1 - momentum) running + momentum batch."""
-    if running is None:
-        return
     if not isinstance(running, Tensor):
         raise refused(f"running statistics are buffers (irconv.nn.Buffer), got a {type(running).__name__}")
     new = tensor_of(e.stop_gradient(e.cast(batch, running.dtype)))
@@ -128,9 +128,10 @@ def instance_norm(
         mean = reduce_mean(x, axes, keepdims=True)
         centred = e.subtract(x, mean)
         var = reduce_mean(e.square(centred), axes, keepdims=True)
-        if x.size:
-            across = (0, *axes)
+        across = (0, *axes)
+        if x.size and running_mean is not None:
             _move(running_mean, reduce_mean(mean, across), momentum)
+        if x.size and running_var is not None:
             _move(running_var, e.multiply(reduce_mean(var, across), count / (count - 1)), momentum)
         y = e.multiply(centred, e.rsqrt(e.add(var, eps)))
         return tensor_of(e.cast(_affine(y, weight, bias, (1, x.shape[1], *(1,) * (x.ndim - 2))), original.dtype))
