@@ -16,11 +16,12 @@ from irconv import numpy_protocol as _numpy_protocol
 from irconv.autograd import Function, differentiate, grad, value_and_grad, vjp
 from irconv.compile import Compiled, compile
 from irconv.concrete import no_grad
+from irconv.creation import arange, full, ones, zeros
 from irconv.errors import IrconvError
 from irconv.errors import ModelError as _ModelError
 from irconv.graph import Graph
 from irconv.parser import parse
-from irconv.tensor import Tensor, arange, concatenate, full, ones, stack, tensor, where, zeros
+from irconv.tensor import Tensor, concatenate, stack, tensor, where
 from irconv.text import load, save
 from irconv.tracing import trace
 from irconv.training import Step, compile_step

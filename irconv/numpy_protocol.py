@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from irconv import numpy_shapes as moved
+from irconv.creation import full
 from irconv.errors import TraceError
 from irconv.operators import bit_and, bit_or, bit_xor, invert
 from irconv.ops import elementwise as e
@@ -21,7 +22,7 @@ from irconv.ops.index import gather
 from irconv.ops.pad import pad
 from irconv.ops.scan import cumprod, cumsum
 from irconv.ops.sort import argsort, sort
-from irconv.tensor import ABOVE, apply, apply_float, as_tensor, common, concatenate, full, stack, where
+from irconv.tensor import ABOVE, apply, apply_float, as_tensor, common, concatenate, stack, where
 
 
 def ufunc(function: Any, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

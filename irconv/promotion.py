@@ -16,6 +16,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
 
 
+def is_numeric(value: Any) -> bool:
+    """Whether a value is a number, a list of them, or an array or tensor of any library."""
+    plain = isinstance(value, (bool, int, float, list, tuple))
+    return plain or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+
+
 def with_numbers(strong: DType | None, values: Sequence[Any]) -> DType:
     """The element type of arrays of type ``strong`` (None: there are none) and the Python numbers among ``values``."""
     weak = [v for v in values if is_number(v)]

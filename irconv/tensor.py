@@ -25,8 +25,8 @@ from irconv.op import Fusion, NoGradient, OpDef, Value
 from irconv.operators import Operators
 from irconv.ops import concat, elementwise, shape
 from irconv.places import user_location
-from irconv.promotion import is_number, number_as, with_numbers
-from irconv.types import F32, I64, DType, TensorType, as_dtype, promote, tensor_type
+from irconv.promotion import is_number, is_numeric, number_as, with_numbers
+from irconv.types import F32, DType, TensorType, as_dtype, promote
 
 
 class EagerBuilder:
@@ -78,11 +78,12 @@ class Tensor(Operators):
     leaf, or None), ``op`` and ``operands`` (how a tracked tensor was computed).
     """
 
-    __slots__ = ("__weakref__", "_back", "_base", "_base_version", "_key", "_version", "grad", "value")
+    __slots__ = ("__weakref__", "_back", "_base", "_base_version", "_key", "_pending", "_value", "_version", "grad")
     __array_priority__ = 1000
 
     def __init__(self, value: Any):
-        self.value = value  # ConcreteValue, or a GraphValue of the trace
+        self._value = value  # ConcreteValue, or a GraphValue of the trace
+        self._pending: Tensor | None = None  # a view that was changed in place and not written back yet
         self.grad: Tensor | None = None
         self._version = 0
         self._base: Tensor | None = None
@@ -93,8 +94,21 @@ class Tensor(Operators):
     # --- what it is ----------------------------------------------------------------------------------------------------
 
     @property
+    def value(self) -> Any:
+        """What stands behind the tensor: a ConcreteValue, or the GraphValue of a trace."""
+        view = self._pending
+        if view is not None and view._back is not None:
+            self._pending = None
+            self._value = _as(view._back(view)).value
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value, self._pending = value, None
+
+    @property
     def type(self) -> TensorType:  # type: ignore[override]  # a property here, a plain attribute in GraphValue
-        return self.value.type
+        return self._value.type
 
     @property
     def builder(self) -> Any:  # likewise
@@ -276,10 +290,11 @@ class Tensor(Operators):
     def _lift(self, value: Any) -> Tensor:
         return as_tensor(value)
 
-    def _view(self, view: Value, back: Callable[[Tensor], Value], key: tuple[Any, ...] | None = None) -> Tensor:
+    def _view(self, view: Value, back: Callable[[Tensor], Value] | None, key: tuple[Any, ...] | None = None) -> Tensor:
         """Mark a result as sharing elements with self.
 
-        back: self's new value, from one that the view gets.  key: the index that picked the view, () for a transpose.
+        back: self's new value, from the changed view; None where NumPy may have made a copy.
+        key: the index that picked the view, () for a transpose.
         """
         result = _as(view)
         if result is not self:
@@ -287,30 +302,26 @@ class Tensor(Operators):
         return result
 
     def _reshaped(self, value: Value) -> Tensor:
-        def back(new: Tensor) -> Value:
-            if self._key is not None:
-                what = "in-place change of a reshaped index or transpose: whether it is a copy depends on the order in memory"
-                raise TraceError(what, hint="write x = x + y, not x += y")
-            return shape.reshape(new, self.shape)
-
-        return self._view(value, back)
+        # a reshaped index or transpose is a copy or a view depending on the order in memory
+        return self._view(value, (lambda view: shape.reshape(view, self.shape)) if self._key is None else None)
 
     def _transposed(self, order: Sequence[int]) -> Tensor:
         result = shape.transpose(self, order)
         places = [axis % self.ndim for axis in order]
         inverse = [places.index(axis) for axis in range(self.ndim)]
-        return self._view(result, lambda new: shape.transpose(new, inverse), ())
+        return self._view(result, lambda view: shape.transpose(view, inverse), ())
 
     def __getitem__(self, index: Any) -> Tensor:
         result, shares = indexing.get(self, index)
         if not shares:
             return _as(result)
-        return self._view(result, lambda new: indexing.set_(self, index, new), (index,))
+        return self._view(result, lambda view: indexing.set_(self, index, view), (index,))
 
     def __setitem__(self, index: Any, item: Any) -> None:
         """Assign functionally: this tensor becomes a new value; what was computed from the old one is unaffected."""
         if isinstance(item, Tensor) and item._base is self and item._key and item._key[0] is index:
-            return  # the end of ``x[index] += y``, which has changed x through its view
+            self.value  # noqa: B018  # the end of ``x[index] += y``, which changed the view: it is written back at this line
+            return
         self._become(_as(indexing.set_(self, index, as_tensor(item, like=self))))
 
     def _updated(self, new: Tensor) -> Tensor:
@@ -322,18 +333,39 @@ class Tensor(Operators):
         return self
 
     def _become(self, new: Tensor) -> None:
-        """Take a new value, for everybody who holds this tensor; a view hands it on to its base."""
-        inner = self.value
-        variable = inner.variable if isinstance(inner, ConcreteValue) else None
-        collects = isinstance(inner, ConcreteValue) and inner.tracked and (inner.owner is not None or variable is not None)
-        if collects and grad_enabled():
-            what = "a parameter" if variable is not None else "a leaf that requires a gradient"
+        """Take a new value, for everybody who holds this tensor and for what it is a view of."""
+        self._check_assignable()
+        self._store(new)
+        base, above = self, self._base
+        while above is not None and base._back is not None:
+            if above._stateful:
+                above._store(_as(base._back(base)))
+            else:
+                above._pending = base  # written back when it is read: often it never is
+                above._version += 1
+            base._base_version = above._version
+            base, above = above, above._base
+
+    @property
+    def _stateful(self) -> bool:
+        """Whether others read the array or a gradient is collected here."""
+        inner = self._value
+        return isinstance(inner, ConcreteValue) and (inner.variable is not None or (inner.tracked and inner.owner is not None))
+
+    def _check_assignable(self) -> None:
+        if self._stateful and self._value.tracked and grad_enabled():
+            what = "a parameter" if self._value.variable is not None else "a leaf that requires a gradient"
             hint = "work on a copy: y = x * 1; to change it for good: x.assign(value), or inside irconv.no_grad()"
             raise TraceError(f"assignment into {what}", hint=hint)
-        if self._base is not None and self._back is not None:
-            self._base._become(_as(self._back(new)))
-            self._base_version = self._base._version
-        if variable is not None:
+        if self._base is not None:
+            if self._back is None:
+                what = "change of a reshaped index or transpose: whether that is a copy depends on the order in memory"
+                raise TraceError(f"in-place {what}", hint="write x = x + y, not x += y")
+            self._base._check_assignable()
+
+    def _store(self, new: Tensor) -> None:
+        collects = self._stateful and self._value.tracked
+        if self._stateful and self._value.variable is not None:
             self.assign(new)
         else:
             self.value = new.value
@@ -411,30 +443,6 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     return result if like is None or result.dtype == like.dtype else result.astype(like.dtype)
 
 
-def zeros(shape: Any, dtype: Any = F32) -> Tensor:
-    """A concrete tensor of zeros."""
-    return full(shape, 0, dtype)
-
-
-def ones(shape: Any, dtype: Any = F32) -> Tensor:
-    """A concrete tensor of ones."""
-    return full(shape, 1, dtype)
-
-
-def full(shape: Any, value: float, dtype: Any = F32) -> Tensor:
-    """A concrete tensor filled with ``value``."""
-    dims = shape if isinstance(shape, (tuple, list)) else (shape,)
-    made = tensor_type(dtype, dims)
-    return Tensor(ConcreteValue(np.full(made.shape, value, made.dtype.numpy)))
-
-
-def arange(*bounds: float, dtype: Any = None) -> Tensor:
-    """A concrete tensor like numpy.arange; int64 for integers, float32 for floats."""
-    array = np.arange(*bounds)
-    usual = I64 if np.issubdtype(array.dtype, np.integer) else F32
-    return Tensor(ConcreteValue(array.astype(as_dtype(usual if dtype is None else dtype).numpy)))
-
-
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where ``condition`` holds, y elsewhere, with broadcasting and promotion."""
     left, right = common(x, y)
@@ -472,21 +480,16 @@ def _as_type(value: Any, target: DType) -> np.ndarray:
 
 def apply(constructor: Callable[..., Value], *values: Any) -> Tensor:
     """Call an op constructor on values promoted to one element type."""
-    if not all(_is_numeric(v) for v in values):
+    if not all(is_numeric(v) for v in values):
         return NotImplemented  # Python's protocol for operators
     return _as(constructor(*common(*values)))
 
 
 def apply_float(constructor: Callable[..., Value], *values: Any) -> Tensor:
     """As :func:`apply`, with integers taken as float32."""
-    if not all(_is_numeric(v) for v in values):
+    if not all(is_numeric(v) for v in values):
         return NotImplemented  # Python's protocol for operators
     return _as(constructor(*(floating(v) for v in common(*values))))
-
-
-def _is_numeric(value: Any) -> bool:
-    plain = isinstance(value, (Tensor, bool, int, float, list, tuple))
-    return plain or hasattr(value, "__array__") or hasattr(value, "__dlpack__")
 
 
 def floating(value: Any) -> Tensor:

@@ -166,7 +166,7 @@ def conv_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, str
     tiled = parallel is not None and not strict and suits(g, dtype, parallel)
     if parallel is not None and can_stack(g, dtype):
         _, rows, reach = stacked_rows(g, parallel.shares)
-        if stacked_seconds(g, rows, reach) < (seconds(g) if tiled else 0.95 * plain_seconds(g)):
+        if stacked_seconds(g, rows, reach) < (seconds(g, parallel) if tiled else 0.95 * plain_seconds(g)):
             return stacked_work(xp, g, dtype, parallel, scratch)
     if parallel is not None and tiled:
         return winograd_work(xp, g, dtype, parallel, scratch)

@@ -5,8 +5,6 @@ The constants are seconds on one AVX-512 core, measured on the layers of ResNet-
 
 from __future__ import annotations
 
-import math
-
 from irconv.backends.arrays.geometry import Geometry
 
 PLAIN_PRODUCT = 2 / 120e9
@@ -38,9 +36,8 @@ def stacked_seconds(g: Geometry, rows: int, reach: int) -> float:
     return weight + positions * (product + copied * WINDOW_COPY + summed * STACKED_SUM)
 
 
-def winograd_seconds(g: Geometry, tiles: tuple[int, int], products: int) -> float:
-    """In so many tiles down and along, each of so many products; the tiles at the edges included."""
-    count = g.batch * math.prod(n + 1 for n in tiles)
+def winograd_seconds(g: Geometry, tiles: int, products: int) -> float:
+    """In so many tiles, those at the edges included, of so many products."""
     pairs = g.channels * g.out_channels
-    transforms = count * PASSES * (g.channels + g.out_channels) * TILE_TRANSFORM
-    return count * products * pairs * TILED_PRODUCT + transforms + pairs * WEIGHT_TRANSFORM
+    transforms = tiles * PASSES * (g.channels + g.out_channels) * TILE_TRANSFORM
+    return tiles * products * pairs * TILED_PRODUCT + transforms + pairs * WEIGHT_TRANSFORM

@@ -122,10 +122,11 @@ def scatter_work(request: Request, scratch: Scratch) -> Work:
 
 
 def flat_work(request: Request, scratch: Scratch) -> Work:
-    """A stride-1 conv_transpose of small samples whose parts are added in long runs.
+    """A stride-1 conv_transpose of small samples in long runs.
 
-    x is laid out with the pitch of the full result, zeros between its rows, so that adding the part of a tap is one shifted
-    addition over all samples of a channel: the zeros cost multiplications and save a short addition for every row.
+    Rows of x lie at the pitch of the full result, with zeros between them.  Moved on by a tap along the row, x is copied in one
+    run; the products with all rows of taps are made at once, sample by sample, and each is added to the result as many rows
+    further on, which is one addition for all samples and channels.
     """
     xp, a, (x_type, w_type), result = request.xp, request.attributes, request.operands, request.result
     batch, channels, counts = x_type.shape[0], x_type.shape[1], x_type.shape[2:]
@@ -133,49 +134,65 @@ def flat_work(request: Request, scratch: Scratch) -> Work:
     work = result.dtype.accumulator
     full = tuple(n + d * (k - 1) for n, k, d in zip(counts, kernel_size, a.dilation, strict=True))
     pitch = [math.prod(full[axis + 1 :]) for axis in range(len(full))]
-    places = itertools.product(*map(range, kernel_size))
-    offsets = [sum(t * d * p for t, d, p in zip(place, a.dilation, pitch, strict=True)) for place in places]
-    plane, tap_count = math.prod(full), len(offsets)
-    # the part of the full result that is wanted; the rest of the result is zero
-    crop = window_taps(
-        full, size, (1,) * len(size), (1,) * len(size), tuple((-b, 0) for b in a.padding), (1,) * len(size)
-    )
+    across, step = kernel_size[-1], a.dilation[-1]
+    places = itertools.product(*map(range, kernel_size[:-1]))
+    offsets = [sum(t * d * p for t, d, p in zip(place, a.dilation, pitch, strict=False)) for place in places]
+    plane, rows = math.prod(full), len(offsets)
+    # a sample of x ends with its last row along the first axis
+    shape = (counts[0] if len(full) > 1 else full[0], *full[1:])
+    span = math.prod(shape)
+    ones, none = (1,) * len(size), tuple((-before, 0) for before in a.padding)
+    crop = window_taps(full, size, ones, ones, none, ones)
+    whole = full == size and not any(a.padding) and work is result.dtype
     threads = request.parallel.threads if request.parallel else 1
     budget = (COLUMN_BYTES if request.parallel else GPU_COLUMN_BYTES) // work.bytes
-    samples = max(1, min(-(-batch // threads), budget // (plane * out_channels * tap_count)))
+    samples = max(1, min(-(-batch // threads), budget // (span * (channels * across + out_channels * rows))))
     plan = spans(batch, samples)
-    spare = scratch.add(work, *w_type.shape)
-    pixels_at = scratch.add(work, threads, channels * samples * plane)
-    parts_at = scratch.add(work, threads, out_channels * tap_count * samples * plane)
-    total_at = scratch.add(work, threads, out_channels * samples * plane)
+    weight_at = scratch.add(work, rows * out_channels, channels * across)
+    flat_at = scratch.add(work, threads, channels * samples * span)
+    windows_at = scratch.add(work, threads, channels * across * samples * span)
+    parts_at = scratch.add(work, threads, samples * rows * out_channels * span)
+    total_at = -1 if whole else scratch.add(work, threads, samples * out_channels * plane)
     inside = tuple(slice(0, n) for n in counts)
     everything = tuple(slice(None) for _ in size)
 
     def before(x: Array, w: Array, buffers: tuple[Array, ...]) -> Array:
-        return flat_weight(xp, w, buffers[spare]).reshape(channels, out_channels * tap_count).T
+        by_row = w.reshape(channels, out_channels, rows, across).transpose(2, 1, 0, 3)
+        xp.copyto(buffers[weight_at].reshape(by_row.shape), by_row)
+        return buffers[weight_at]
 
     def piece(i: int, worker: int, out: Array, x: Array, weight: Array, buffers: tuple[Array, ...]) -> None:
         first, last = plan[i]
         count = last - first
-        length = count * plane
-        pixels = buffers[pixels_at][worker, : channels * length].reshape(channels, length)
-        parts = buffers[parts_at][worker, : out_channels * tap_count * length].reshape(-1, length)
-        total = buffers[total_at][worker, : out_channels * length].reshape(out_channels, length)
-        pixels[...] = 0
-        shaped = pixels.reshape(channels, count, *full)
+        length = count * span
+        flat = buffers[flat_at][worker, : channels * length].reshape(channels, length)
+        windows = buffers[windows_at][worker, : channels * across * length].reshape(channels, across, length)
+        parts = buffers[parts_at][worker, : count * len(weight) * span].reshape(count, len(weight), span)
+        flat.fill(0)
+        shaped = flat.reshape(channels, count, *shape)
         xp.copyto(shaped[(slice(None), slice(None), *inside)], x[first:last].swapaxes(0, 1))
-        xp.matmul(weight, pixels, out=parts)
-        by_tap = parts.reshape(out_channels, tap_count, length)
-        xp.copyto(total, by_tap[:, 0])
-        for tap, offset in enumerate(offsets[1:], start=1):
-            place = total[:, offset:]
-            xp.add(place, by_tap[:, tap, : length - offset], place)
+        for tap in range(across):
+            # what is moved out of a row lands in the zeros behind it
+            moved = tap * step
+            windows[:, tap, :moved] = 0
+            xp.copyto(windows[:, tap, moved:], flat[:, : length - moved])
+        by_sample = windows.reshape(channels * across, count, span).swapaxes(0, 1)
+        xp.matmul(weight, by_sample, out=parts)
         target = out[first:last]
-        target[...] = 0
-        result_planes = total.reshape(out_channels, count, *full).swapaxes(0, 1)
-        for part in crop:
-            source = result_planes[(slice(None), slice(None), *part.positions)]
-            xp.copyto(target[(slice(None), slice(None), *part.windows)], source, casting="same_kind")
+        space = target if whole else buffers[total_at][worker, : count * out_channels * plane]
+        total = space.reshape(count, out_channels, plane)
+        by_row = parts.reshape(count, rows, out_channels, span)
+        xp.copyto(total[:, :, :span], by_row[:, 0])
+        total[:, :, span:] = 0
+        for row, offset in enumerate(offsets[1:], start=1):
+            place = total[:, :, offset : offset + span]
+            xp.add(place, by_row[:, row, :, : place.shape[2]], place)
+        if not whole:
+            target[...] = 0
+            planes = total.reshape(count, out_channels, *full)
+            for part in crop:
+                source = planes[(slice(None), slice(None), *part.positions)]
+                xp.copyto(target[(slice(None), slice(None), *part.windows)], source, casting="same_kind")
 
     return Work(tuple((slice(first, last), slice(None), *everything) for first, last in plan), before, piece)
 

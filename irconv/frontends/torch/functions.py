@@ -10,11 +10,11 @@ import numpy as np
 
 import irconv.nn.functional as F
 from irconv.concrete import ConcreteValue
+from irconv.creation import arange as new_range
+from irconv.creation import full as new
 from irconv.nn.functional.common import tensor_of
 from irconv.ops import concat, elementwise, index, shape, sort
 from irconv.tensor import Tensor, apply_float, as_tensor, common, where
-from irconv.tensor import arange as new_range
-from irconv.tensor import full as new
 from irconv.types import as_dtype
 
 Function = Callable[..., Any]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import irconv.nn.functional as F
+from irconv.creation import full as new
 from irconv.frontends.torch.functions import (
     Function,
     addmm,
@@ -73,7 +74,6 @@ from irconv.ops.einsum import einsum
 from irconv.ops.reduce import argmax, argmin, reduce_max, reduce_min, reduce_prod
 from irconv.ops.scan import cumprod, cumsum
 from irconv.tensor import common, floating, where
-from irconv.tensor import full as new
 
 TENSOR: dict[str, Function] = {
     **dict.fromkeys(("add", "iadd"), scaled(operator.add)),
