@@ -137,7 +137,10 @@ class Compiled:
 
     def specialise(self, /, *args: Any, **kwargs: Any) -> Executable:
         """The executable for these arguments (specs or arrays), compiled now if it is not known."""
-        args, kwargs = arranged(self._program, args, kwargs)
+        return self._executable(*arranged(self._program, args, kwargs))
+
+    def _executable(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Executable:
+        """The executable for arguments that have been arranged."""
         key = (_key(args, kwargs), self._setting() if self._setting else None)
         with self._lock:
             found = self._known.get(key)
@@ -152,8 +155,7 @@ class Compiled:
 
     def __call__(self, /, *args: Any, out: Any = None, **kwargs: Any) -> Any:
         args, kwargs = arranged(self._program, args, kwargs)
-        executable = self.specialise(*args, **kwargs)
-        return executable(*_arrays(args, kwargs), out=out)
+        return self._executable(args, kwargs)(*_arrays(args, kwargs), out=out)
 
     def _made(self) -> Executable:
         if self.executable is None:
@@ -188,7 +190,7 @@ class Compiled:
     def profile(self, /, *args: Any, **kwargs: Any) -> Any:
         """Time each kernel on these arguments (see :meth:`irconv.backends.base.Executable.profile`)."""
         args, kwargs = arranged(self._program, args, kwargs)
-        return self.specialise(*args, **kwargs).profile(*_arrays(args, kwargs))
+        return self._executable(args, kwargs).profile(*_arrays(args, kwargs))
 
 
 def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

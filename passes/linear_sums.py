@@ -119,25 +119,31 @@ def _rewrite(b: Rewriter, found: Match) -> Value:
     return total
 
 
-def _is_small(graph: Graph, root: Node) -> bool:
-    """Whether a product is (x c) s with a number c that only it reads, and s smaller than x."""
-    scaled, factor = graph.operands(root)
-    if not root.type.dtype.is_float or factor.type.size >= root.type.size or graph.use_count(scaled.id) != 1:
-        return False
-    if scaled.op.name != "multiply" or scaled.type != root.type:
-        return False
-    return graph.operands(scaled)[1].op.name == "constant" and graph.operands(scaled)[1].type.size == 1 < factor.type.size
+def _scaled(graph: Graph, root: Node) -> tuple[Node, Node, Node] | None:
+    """x, c and s of a product (x c) s with a number c and s smaller than x, where nobody else reads x c."""
+    for scaled, factor in (graph.operands(root), graph.operands(root)[::-1]):
+        if scaled.op.name != "multiply" or scaled.type != root.type or graph.use_count(scaled.id) != 1:
+            continue
+        for x, number in (graph.operands(scaled), graph.operands(scaled)[::-1]):
+            if number.op.name == "constant" and number.type.size == 1 < factor.type.size < x.type.size:
+                return x, number, factor
+    return None
+
+
+def _is_scaled(graph: Graph, root: Node) -> bool:
+    return root.type.dtype.is_float and _scaled(graph, root) is not None
 
 
 def _move_number(b: Rewriter, found: Match) -> Value:
-    scaled, factor = found.graph.operands(found.root)
-    x, number = (b.wrap(node) for node in found.graph.operands(scaled))
-    return multiply(x, multiply(b.wrap(factor), number))
+    parts = _scaled(found.graph, found.root)
+    assert parts is not None
+    x, number, factor = (b.wrap(node) for node in parts)
+    return multiply(x, multiply(factor, number))
 
 
 RULES = (
     Rule("linear-sum", any_operands("sum", _is_known), _rewrite),
-    Rule("small-factor", any_operands("multiply", _is_small), _move_number),
+    Rule("small-factor", any_operands("multiply", _is_scaled), _move_number),
 )
 
 

@@ -43,7 +43,7 @@ def stacked_rows(g: Geometry, shares: int) -> tuple[int, int, int]:
     if g.counts[0] + reach <= fitting and g.batch >= shares:
         samples = max(1, min(fitting // (g.counts[0] + reach), -(-g.batch // shares)))
         return samples, g.counts[0], reach
-    share = -(-g.counts[0] // max(1, -(-shares // g.batch)))
+    share = -(-g.counts[0] // max(1, -(-shares // max(1, g.batch))))
     return 1, max(1, min(share, MAX_ROWS, fitting - reach)), reach
 
 

@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from irconv.backends.arrays.base import FUSED, KERNELS, ArrayKernel, FusedRequest, Parallel, Request, Serial, Shared, ViewKernel
+from irconv.backends.arrays.base import (
+    FUSED,
+    KERNELS,
+    ArrayKernel,
+    FusedRequest,
+    Parallel,
+    Request,
+    Serial,
+    Shared,
+    ViewKernel,
+)
 from irconv.errors import BackendError
 from irconv.graph import Graph
 from irconv.kernel import Kernel, kernel_bytes, kernel_flops

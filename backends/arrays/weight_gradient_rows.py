@@ -30,8 +30,11 @@ WINDOW_BYTES = 1024 * 1024
 """The copies of x for one product stay in a core's second-level cache."""
 
 SMALL_PRODUCT, NARROW = 1_000_000, 32
-"""OpenBLAS does so many multiplications at most without rearranging the matrices first: three times as fast where there are
-fewer output channels than NARROW.  With more, d is better turned to [positions, out] before."""
+"""OpenBLAS does so many multiplications at most without rearranging the matrices first: up to three times as fast where there are
+fewer output channels than NARROW."""
+
+TURNED = 16
+"""From so many output channels on, d is better turned to [positions, out] first."""
 
 WASTE, NARROW_WASTE = 1.1, 2.0
 """How many times as many positions the zeros may make."""
@@ -72,9 +75,10 @@ def suits_rows(g: Geometry) -> bool:
     """Whether the gradient can be computed this way, and without too many zeros."""
     if len(g.size) != 2 or g.groups != 1 or g.stride != (1, 1) or min(map(min, g.padding)) < 0 or g.kernel[1] == 1:
         return False
-    rows, pitch = _plane(g)
-    if g.counts[0] > rows or g.counts[1] > pitch or not g.batch:
+    reach = [d * (k - 1) for d, k in zip(g.dilation, g.kernel, strict=True)]
+    if not g.batch or any(max(pair) > most for pair, most in zip(g.padding, reach, strict=True)):
         return False
+    rows, pitch = _plane(g)
     return rows * pitch <= (WASTE if g.out_channels >= NARROW else NARROW_WASTE) * g.area
 
 
@@ -113,9 +117,9 @@ def rows_gradient(
     units = [(group, cut) for group in range(len(groups)) for cut in cuts]
     positions = max(b.rows for b in blocks) * pitch
     length = left + positions + (reach + _plane(g)[0]) * pitch + across * step
-    turned = out_channels >= NARROW
+    turned = out_channels >= TURNED
     x_at = scratch.add(work, threads, widest * across * length)
-    d_at = scratch.add(work, threads, positions * out_channels)
+    d_at = scratch.add(work, threads, max(b.samples * b.plane for b in blocks) * pitch * out_channels)
     part_at = scratch.add(work, threads, widest * across * out_channels)
     total_at = scratch.add(work, len(groups), g.channels, down, across * out_channels)
 
@@ -141,16 +145,19 @@ def rows_gradient(
 
     def spread(block: Block, d: Array, space: Array) -> Array:
         """d as [positions, out], with zeros where the gaps are."""
-        count, rows, width = block.rows * pitch, block.stop - block.start, g.counts[1]
-        flat = space[: count * out_channels]
-        matrix = flat.reshape(count, out_channels) if turned else flat.reshape(out_channels, count).T
-        for n in range(block.samples):
-            start = n * block.plane * pitch
-            here = matrix[start : start + rows * pitch].T.reshape(out_channels, rows, pitch)
-            xp.copyto(here[:, :, :width], d[block.first + n, :, block.start : block.stop])
-            here[:, :, width:] = 0
-            matrix[start + rows * pitch : start + block.plane * pitch] = 0
-        return matrix
+        samples, rows, width = block.samples, block.stop - block.start, g.counts[1]
+        flat = space[: samples * block.plane * pitch * out_channels]
+        if turned:
+            matrix = flat.reshape(-1, out_channels)
+            planes = flat.reshape(samples, block.plane, pitch, out_channels)
+        else:
+            matrix = flat.reshape(out_channels, -1).T
+            planes = flat.reshape(out_channels, samples, block.plane, pitch).transpose(1, 2, 3, 0)
+        seen = d[block.first : block.last, :, block.start : block.stop].transpose(0, 2, 3, 1)
+        xp.copyto(planes[:, :rows, :width], seen)
+        planes[:, :rows, width:] = 0
+        planes[:, rows:] = 0
+        return matrix[: block.rows * pitch]
 
     def run(gradient: Array, d: Array, x: Array, buffers: tuple[Array, ...]) -> None:
         totals = buffers[total_at]

@@ -64,7 +64,7 @@ def suits(g: Geometry, dtype: DType, parallel: Parallel | None) -> bool:
     fixed = (g.kernel, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
     if parallel is None or dtype is not F32 or not fixed:
         return False
-    return seconds(g, parallel) < 0.95 * plain_seconds(g)
+    return seconds(g, parallel) < plain_seconds(g)
 
 
 def seconds(g: Geometry, parallel: Parallel) -> float:

@@ -9,12 +9,13 @@ from irconv.backends.arrays import KERNELS, Request, conv, winograd
 from irconv.backends.arrays.base import Scratch, Serial
 from irconv.backends.arrays.geometry import conv_geometry
 from irconv.backends.numpy.parallel import Pool
-from irconv.op import OPS
+from irconv.op import OPS, NoAttributes
 from irconv.ops.conv import ConvAttributes, ConvTransposeAttributes
 from irconv.types import F32, F64, type_of
 from tests.backends.executing import check, execute, expected, garbage
 
 POOL = Pool(2)
+POOLS = (Pool(1), POOL, Pool(5))
 
 
 def numbers(*shape: int, dtype: str = "float32") -> np.ndarray:
@@ -205,3 +206,16 @@ def test_the_same_bits_from_run_to_run(name: str) -> None:
         kernel.run(out, *operands, *scratch)
         seen.add(out.tobytes())
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
+    x_shape, w_shape, a = PLANS[name]
+    operands = [numbers(*x_shape), numbers(*w_shape)]
+    assert len({execute("conv", a, operands, pool).tobytes() for pool in POOLS}) == 1
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 900), (900, 1), (70, 333), (333, 70)])
+def test_matrix_products_have_the_same_bits_for_any_number_of_threads(rows: int, columns: int) -> None:
+    operands = [numbers(rows, 700), numbers(700, columns)]
+    assert len({execute("matmul", NoAttributes(), operands, pool).tobytes() for pool in POOLS}) == 1

@@ -164,3 +164,15 @@ def test_an_idle_pool_sleeps() -> None:
     time.sleep(0.2)
     assert next(calls) - before < 20  # the workers' way back to their locks; looking every 10 ms would be 80
     assert parallel.BLOCK_BYTES == made.block_bytes
+
+
+def test_settings_are_held_for_many_kernels() -> None:
+    made = Pool(2)
+    before = np.getbufsize(), np.geterr()
+    with made.settings(), made.settings():
+        made.run(lambda i, worker: None, 3)
+        assert np.getbufsize() == BUFFER_ELEMENTS
+    assert (np.getbufsize(), np.geterr()) == before
+    with pytest.raises(ZeroDivisionError), made.settings():
+        raise ZeroDivisionError
+    assert (np.getbufsize(), np.geterr()) == before
