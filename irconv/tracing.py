@@ -393,7 +393,8 @@ def symbolic_arguments(
 
     new_args = tuple(structure.map_leaves(replace_leaf, a) for a in args)
     new_kwargs = {k: structure.map_leaves(replace_leaf, v, k) for k, v in kwargs.items()}
-    if names and not tracer.graph.inputs and hasattr(program, "named_parameters"):
+    given = [leaf for _, leaf in structure.leaves((args, kwargs)) if not isinstance(leaf, Fixed)]
+    if given and not tracer.graph.inputs and hasattr(program, "named_parameters"):
         raise TraceError(
             f"none of the arguments of {type(program).__name__} is an array or a spec",
             hint="give irconv.TensorSpec((1, 3, 224, 224)), or an array (numpy.asarray of a list), for each input",

@@ -7,7 +7,9 @@ whole value becomes arithmetic on one number per channel.
     sum(-x) = -sum(x),  sum(x + y) = sum(x) + sum(y),  sum(x s) = s sum(x)  for s constant along the summed axes,
     sum(x - mean(x)) = 0  over the same axes
 
-Likewise a number that multiplies a whole value moves to a smaller factor:  (x c) s = x (s c).  This changes rounding, so it is not done for a strict precision.
+Likewise a number that multiplies a whole value moves to a smaller factor:  (x c) s = x (s c).
+
+This changes rounding, so it is not done for a strict precision.
 """
 
 from __future__ import annotations

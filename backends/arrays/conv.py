@@ -2,7 +2,8 @@
 
 The result is cut into pieces: a group of small samples, or a band of rows of one large sample.  Each piece copies its
 windows into a temporary that stays in a core's cache and is multiplied from there straight into the result; pieces run
-side by side.
+side by side.  Few output channels go with the rows of the kernel stacked (:mod:`irconv.backends.arrays.conv_stacked`), wide 3x3
+layers by Winograd's algorithm; :mod:`irconv.backends.arrays.conv_cost` estimates which is fastest.
 
 Measured on AVX-512 cores (float32, one BLAS thread for each piece): the product runs at 115 GFLOP/s per core with 64 output
 channels, 150 with 128; copying the windows of a 3x3 kernel adds 10 to 25%.  BLAS with two threads of its own is no faster, and
@@ -36,7 +37,7 @@ MANY_COLUMNS, LARGEST_BYTES = 392, 8 * 1024 * 1024
 BLAS rearranges the whole weight for every product: 512 by 4608 takes 107 GFLOP/s with 49 columns, 148 with 392."""
 
 FEW_COLUMNS = 128
-"""Threads share the rows of the weight when there would be fewer columns of windows for each."""
+"""The pieces are rows of the weight when there would be fewer columns of windows in each."""
 
 
 # --- planning --------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from irconv.backends.arrays.conv import COLUMN_BYTES, GPU_COLUMN_BYTES, conv_wor
 from irconv.backends.arrays.depthwise import is_depthwise
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.taps import overlaps, tiles, window_taps
-from irconv.backends.arrays.work import Work, flat_weight, work_kernel
+from irconv.backends.arrays.work import Work, work_kernel
 from irconv.types import TensorType
 
 GATHER_BELOW = 256

@@ -5,6 +5,9 @@ product the other way round where there are few output channels).  The work is c
 gradient is summed by one thread in a fixed order, whatever the number of threads.  For each piece, samples (or bands of a large
 sample) follow one another: windows into a temporary that stays in cache, one product, one addition.  Measured on one AVX-512
 core: 100 GFLOP/s with 64 channels, 140 with 512.
+
+At stride 1 in two dimensions, if planes are not small, copying the windows along the rows is enough: see
+:mod:`irconv.backends.arrays.weight_gradient_rows`.
 """
 
 from __future__ import annotations

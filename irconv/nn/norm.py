@@ -40,6 +40,8 @@ class _RunningNorm(_Affine):
     ):
         if num_features < 1:
             raise refused(f"num_features must be at least 1, got {num_features}")
+        if momentum is not None and not (isinstance(momentum, (int, float)) and 0 <= momentum <= 1):
+            raise refused(f"momentum is a number from 0 to 1 or None, got {momentum!r}")
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self._make_affine((num_features,), affine, affine and bias, dtype)

@@ -166,3 +166,10 @@ def test_bad_settings_are_refused_with_numbers() -> None:
         nn.Conv2d(4, 6, 3)(irconv.zeros((1, 4, 8, 8), "f64"))
     with pytest.raises(ShapeError, match="no window fits"):
         nn.Conv2d(4, 6, 3)(irconv.zeros((1, 4, 2, 8)))
+
+
+@pytest.mark.parametrize("padding", [-1, (0, -1), ((0, 0), (-2, 1))])
+def test_negative_padding_is_refused(padding: object) -> None:
+    x, w = irconv.ones((1, 1, 6, 6)), irconv.ones((1, 1, 3, 3))
+    with pytest.raises(AttributeValueError, match="must not be negative"):
+        F.conv2d(x, w, padding=padding)

@@ -191,3 +191,9 @@ def test_bad_settings_are_refused_with_numbers() -> None:
         F.batch_norm(irconv.zeros((2, 4)), None, None)
     with pytest.raises(ShapeError, match=r"InstanceNorm1d\(3\) got 4 channels"):
         nn.InstanceNorm1d(3)(irconv.zeros((2, 4, 5)))
+
+
+@pytest.mark.parametrize("momentum", ["a", -0.1, 2])
+def test_momentum_is_checked(momentum: object) -> None:
+    with pytest.raises(AttributeValueError, match="momentum is a number from 0 to 1 or None"):
+        nn.BatchNorm2d(3, momentum=momentum)

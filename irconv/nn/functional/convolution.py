@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from irconv.nn.functional.common import amounts, batched, misshapen, per_channel, refused, tensor_of, with_batch
 from irconv.op import Value
 from irconv.ops import contract
@@ -23,6 +25,15 @@ def _with_bias(y: Value, bias: Any) -> Value:
     return add(y, per_channel(offset, y.rank))
 
 
+def _padding(padding: Any, rank: int) -> Any:
+    """Padding for each axis: one number or pair may stand for all.  Raises AttributeValueError for negative amounts."""
+    if isinstance(padding, str):
+        return padding
+    if np.any(np.less(padding, 0)):
+        raise refused(f"padding must not be negative, got {padding}", "crop by slicing the input: x[..., 1:-1]")
+    return tuple(padding) * rank if isinstance(padding, (tuple, list)) and len(padding) == 1 else padding
+
+
 def _convolve(
     rank: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Tensor:
@@ -32,7 +43,7 @@ def _convolve(
             "'same_upper' gives ceil(n / stride)",
         )
     w = as_tensor(weight)
-    padding = tuple(padding) * rank if isinstance(padding, (tuple, list)) and len(padding) == 1 else padding
+    padding = _padding(padding, rank)
     step, gap = amounts(stride, rank, "stride"), amounts(dilation, rank, "dilation")
     return with_batch(input, rank, f"conv{rank}d", lambda x: _with_bias(conv(x, w, step, padding, gap, groups), bias))
 
@@ -75,7 +86,7 @@ def _convolve_transposed(
     w = as_tensor(weight)
     step, gap = amounts(stride, rank, "stride"), amounts(dilation, rank, "dilation")
     extra = amounts(output_padding, rank, "output_padding")
-    padding = tuple(padding) * rank if isinstance(padding, (tuple, list)) and len(padding) == 1 else padding
+    padding = _padding(padding, rank)
 
     def transposed(x: Tensor) -> Value:
         return _with_bias(conv_transpose(x, w, step, padding, gap, groups, extra), bias)
