@@ -100,12 +100,14 @@ def _scatter_over(request: Request) -> ArrayKernel:
     counts, work = d_type.shape[2:], result.dtype.accumulator
     extent = padded_plane(a.size, counts, a.kernel, a.stride, a.padding, a.dilation).counts
     before = tuple(pair[0] for pair in a.padding)
+    # what negative padding crops is not there
+    reached = tuple(n + min(0, after) for n, (_, after) in zip(a.size, a.padding, strict=True))
     moves: list[tuple[int, tuple[slice, ...]]] = []
     phases: dict[Ints, _Phase] = {}
     for place in itertools.product(*map(range, a.kernel)):
         steps = [divmod(t * d, s) for t, d, s in zip(place, a.dilation, a.stride, strict=True)]
         remainder = tuple(rest for _, rest in steps)
-        phases.setdefault(remainder, _phase(remainder, extent, a.size, a.stride, before))
+        phases.setdefault(remainder, _phase(remainder, extent, reached, a.stride, before))
         where = tuple(slice(shift, shift + count) for (shift, _), count in zip(steps, counts, strict=True))
         moves.append((list(phases).index(remainder), where))
     planes = cut_planes(result.shape[0], result.shape[1], a.size, work.bytes, request.parallel)
