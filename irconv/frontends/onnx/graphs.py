@@ -314,6 +314,9 @@ def function_key(function: FunctionProto) -> tuple[str, str, str]:
 def operator_sets(imports: Iterable[Any]) -> dict[str, int]:
     """Versions by operator set; a file from before there were versions means the first."""
     versions = {canonical(each.domain): int(each.version) for each in imports}
+    for domain, version in versions.items():
+        if not 0 <= version < 2**31:
+            raise ModelError(f"operator set {domain!r} has the impossible version {version}")
     return versions or {"": 1}
 
 
