@@ -59,6 +59,8 @@ def user_frame() -> FrameType | None:
 @lru_cache(maxsize=1024)
 def _shown(file: str, folder: str) -> str:
     """The path relative to the working folder when it lies inside, as it is otherwise."""
+    if not folder:
+        return file
     path = os.path.abspath(file)
     return os.path.relpath(path, folder) if path.startswith(folder + os.sep) else file
 
@@ -67,7 +69,11 @@ def location_of(frame: FrameType | None) -> Location | None:
     """The line a frame is at."""
     if frame is None:
         return None
-    return Location(_shown(frame.f_code.co_filename, os.getcwd()), frame.f_lineno)
+    try:
+        folder = os.getcwd()
+    except OSError:  # the working folder is gone
+        folder = ""
+    return Location(_shown(frame.f_code.co_filename, folder), frame.f_lineno)
 
 
 def user_location() -> Location | None:

@@ -26,7 +26,7 @@ from irconv.tensor import Tensor
 MAX_RESULT_BYTES = 2**30
 """No value that a model computes when it runs eagerly may be larger."""
 
-MAX_KNOWN_BYTES = 2**28
+MAX_KNOWN_BYTES = 5 * 2**27
 """Values that are computed while a model is imported may not be larger together, unless the file stores much."""
 
 KNOWN_SHARE = 16
