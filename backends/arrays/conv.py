@@ -16,7 +16,7 @@ import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
-from irconv.backends.arrays.columns import Piece, bands, fill, pieces
+from irconv.backends.arrays.columns import Piece, bands, fill, pieces, plane_elements
 from irconv.backends.arrays.conv_cost import plain_seconds, stacked_seconds
 from irconv.backends.arrays.conv_stacked import can_stack, stacked_rows, stacked_work
 from irconv.backends.arrays.depthwise import depthwise_work, is_depthwise
@@ -86,6 +86,9 @@ def product_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, 
     weight_shape = (g.out_channels, g.channels // g.groups, *g.kernel)
     spare = scratch.add(work, *weight_shape)
     matrix = scratch.add(work, threads, g.channels * g.taps * widest)
+    padded = scratch.add(
+        work, threads, g.channels * max((p.samples for p in plan), default=0) * plane_elements(p.band for p in plan)
+    )
     gathered = work is not dtype or any(piece.samples > 1 for piece in plan)
     product = scratch.add(work, threads, g.out_channels * widest) if gathered else -1
     row = math.prod(g.counts[1:])
@@ -107,7 +110,7 @@ def product_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, 
         else:
             block = buffers[matrix][worker, : g.channels * g.taps * p.columns]
             shaped = block.reshape(g.channels, g.taps, p.samples, *p.band.counts)
-            fill(xp, shaped, x[p.first : p.last], p.band)
+            fill(xp, shaped, x[p.first : p.last], p.band, spare=buffers[padded][worker])
             windows = block.reshape(g.groups, g.depth, p.columns)
         if not gathered:
             target = out[p.first].reshape(g.groups, per_group, g.area)[:, :, columns]

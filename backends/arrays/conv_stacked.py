@@ -17,7 +17,7 @@ import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
-from irconv.backends.arrays.columns import Band, bands, fill
+from irconv.backends.arrays.columns import Band, bands, fill, plane_elements
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.work import Work
 from irconv.types import DType
@@ -60,6 +60,7 @@ def stacked_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, 
     widest = max(((last - first) * band.area for first, last, _, _, band in plan), default=1)
     stacked = scratch.add(dtype, g.kernel[0], g.out_channels, g.channels, taps)
     matrix = scratch.add(dtype, threads, depth * widest)
+    padded = scratch.add(dtype, threads, g.channels * samples * plane_elements(band for *_, band in plan))
     product = scratch.add(dtype, threads, g.kernel[0] * g.out_channels * widest)
     everything = tuple(slice(None) for _ in g.counts[1:])
     regions = tuple(
@@ -75,7 +76,8 @@ def stacked_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, 
         first, last, start, stop, band = plan[i]
         columns = (last - first) * band.area
         windows = buffers[matrix][worker, : depth * columns]
-        fill(xp, windows.reshape(g.channels, taps, last - first, *band.counts), x[first:last], band)
+        shaped = windows.reshape(g.channels, taps, last - first, *band.counts)
+        fill(xp, shaped, x[first:last], band, spare=buffers[padded][worker])
         made = buffers[product][worker, : weight.shape[0] * columns]
         xp.matmul(weight, windows.reshape(depth, columns), out=made.reshape(-1, columns))
         sums = made.reshape(g.kernel[0], g.out_channels, last - first, *band.counts)

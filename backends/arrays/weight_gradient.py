@@ -16,7 +16,7 @@ import math
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel, FusedRequest, Scratch, fused, spans
-from irconv.backends.arrays.columns import Piece, bands, fill, pieces
+from irconv.backends.arrays.columns import Piece, bands, fill, pieces, plane_elements
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.weight_gradient_rows import rows_gradient, suits_rows
 from irconv.backends.arrays.work import copy_turned, run_pieces
@@ -62,6 +62,8 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
     threads = parallel.threads if parallel else 1
     scratch = Scratch()
     window_at = scratch.add(work, threads, widest * most)
+    together = max((piece.samples for piece in plan), default=0)
+    padded_at = scratch.add(work, threads, widest // taps * together * plane_elements(piece.band for piece in plan))
     part_at, total_at = scratch.add(work, threads, rows * widest), scratch.add(work, threads, rows * widest)
     # d is read where it is, unless samples are taken together or it lies in another order
     plain = (
@@ -102,7 +104,8 @@ def _weight_gradient(request: FusedRequest) -> ArrayKernel:
             for i, piece in enumerate(plan):
                 block = buffers[window_at][worker, : count * taken * taps * piece.columns]
                 shaped = block.reshape(count * taken, taps, piece.samples, *piece.band.counts)
-                fill(xp, shaped, x[piece.first : piece.last, first : first + count * taken], piece.band)
+                chosen_x = x[piece.first : piece.last, first : first + count * taken]
+                fill(xp, shaped, chosen_x, piece.band, spare=buffers[padded_at][worker])
                 windows = block.reshape(count, taken * taps, piece.columns)
                 right = left_of(i, d, left)[groups].swapaxes(1, 2)
                 xp.matmul(windows, right, out=part if i else total)
