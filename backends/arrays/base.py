@@ -179,6 +179,12 @@ class Shared:
         self.run, self.settings = parallel.run, parallel.settings
 
 
+def even_step(length: int, most: int, shares: int) -> int:
+    """A step of at most ``most`` that cuts ``length`` into a multiple of ``shares`` spans: no thread waits for a last one."""
+    rounds = max(1, -(-length // (most * shares)))
+    return max(1, min(most, -(-length // (rounds * shares))))
+
+
 def spans(length: int, step: int) -> Sequence[tuple[int, int]]:
     """``(start, stop)`` pairs that cover ``range(length)`` in pieces of at most ``step``, as even as can be."""
     if length <= 0:

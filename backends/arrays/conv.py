@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, kernel, spans
+from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, Request, Scratch, even_step, kernel, spans
 from irconv.backends.arrays.columns import Piece, bands, fill, pieces, plane_elements
 from irconv.backends.arrays.conv_cost import plain_seconds, stacked_seconds
 from irconv.backends.arrays.conv_stacked import can_stack, stacked_rows, stacked_work
@@ -63,6 +63,8 @@ def plan_pieces(g: Geometry, itemsize: int, parallel: Parallel | None) -> tuple[
             rows = max(1, min(rows, share // row))
     else:
         samples, rows = 1, max(1, min(fitting, share) // row)
+        if g.batch % shares:
+            rows = even_step(g.counts[0], rows, shares)
     cut = bands(g.size, g.counts, g.kernel, g.stride, g.padding, g.dilation, rows)
     return pieces(g.batch, cut, samples)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
+from irconv.backends.arrays.base import Array, Parallel, Scratch, even_step, spans
 from irconv.backends.arrays.columns import Band, bands, fill, plane_elements
 from irconv.backends.arrays.geometry import Geometry
 from irconv.backends.arrays.work import Work
@@ -44,7 +44,8 @@ def stacked_rows(g: Geometry, shares: int) -> tuple[int, int, int]:
         samples = max(1, min(fitting // (g.counts[0] + reach), -(-g.batch // shares)))
         return samples, g.counts[0], reach
     share = -(-g.counts[0] // max(1, -(-shares // max(1, g.batch))))
-    return 1, max(1, min(share, MAX_ROWS, fitting - reach)), reach
+    rows = max(1, min(share, MAX_ROWS, fitting - reach))
+    return 1, even_step(g.counts[0], rows, shares) if g.batch % shares else rows, reach
 
 
 def stacked_work(xp: Any, g: Geometry, dtype: DType, parallel: Parallel | None, scratch: Scratch) -> Work:

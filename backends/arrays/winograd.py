@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from irconv.backends.arrays.base import Array, Parallel, Scratch, spans
+from irconv.backends.arrays.base import Array, Parallel, Scratch, even_step, spans
 from irconv.backends.arrays.columns import Band, bands, fill
 from irconv.backends.arrays.conv_cost import plain_seconds, winograd_seconds
 from irconv.backends.arrays.geometry import Geometry
@@ -100,6 +100,8 @@ def _plan(g: Geometry, parallel: Parallel) -> tuple[Tiles, ...]:
     most = max(128, min(TILES, TILE_BYTES // (PRODUCTS * 4 * max(g.channels, g.out_channels))))
     samples = max(1, min(most // plane, -(-g.batch // parallel.shares)))
     rows = max(1, min(down, -(-g.batch * down // parallel.shares), most // (along + 1)))
+    if g.batch % parallel.shares:
+        rows = even_step(down, rows, parallel.shares)
     found = []
     for start, stop in spans(down, rows):
         planes = _planes(g, start, stop, along)
