@@ -1,6 +1,7 @@
 """About how long each way to compute a convolution takes on one core: what the choice between them goes by.
 
-The constants are seconds on one AVX-512 core, measured on the layers of ResNet-18, U-Net and LeNet in float32.
+The constants are seconds on one AVX-512 core, measured on the layers of ResNet-18, U-Net and LeNet in float32.  A tile's transform
+counts more than it takes on one thread (0.35 ns): its many short calls slow each other down where two threads make them.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 from irconv.backends.arrays.geometry import Geometry
 
 PLAIN_PRODUCT = 2 / 120e9
-WINDOW_COPY = 0.4e-9
+WINDOW_COPY = 0.3e-9
 """An element of the window matrix: copied by its kernel, and again by BLAS."""
 
 STACKED_PRODUCT = 2 / 140e9
 STACKED_SUM = 0.1e-9
 WEIGHT_COPY = 2e-9
 TILED_PRODUCT = 2 / 105e9
-TILE_TRANSFORM = 0.35e-9
+TILE_TRANSFORM = 0.5e-9
 WEIGHT_TRANSFORM = 20e-9
 PASSES = 66
 """Additions on a channel of a Winograd tile."""
