@@ -22,7 +22,7 @@ from irconv.backends.arrays.work import Work, flat_weight
 from irconv.ops.window import Ints
 from irconv.types import DType
 
-PLANE_BYTES = 384 * 1024
+PLANE_BYTES = 1024 * 1024
 """Planes of a block of channels; with the sums of one row of taps they stay in a core's second-level cache."""
 
 GPU_PLANE_BYTES = 256 * 1024 * 1024
