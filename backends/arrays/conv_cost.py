@@ -1,7 +1,7 @@
 """About how long each way to compute a convolution takes on one core: what the choice between them goes by.
 
-The constants are seconds on one AVX-512 core, measured on the layers of ResNet-18, U-Net and LeNet in float32.  A tile's transform
-counts more than it takes on one thread (0.35 ns): its many short calls slow each other down where two threads make them.
+The constants are seconds on one AVX-512 core, measured on the layers of ResNet-18, U-Net and LeNet in float32.  A tile's
+transform counts more than it takes on one thread (0.35 ns): its many short calls slow each other down on two.
 """
 
 from __future__ import annotations

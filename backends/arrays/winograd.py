@@ -48,7 +48,7 @@ G_COLUMNS = np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], 
 PRODUCTS = 24
 
 BLOCK = 128 * 1024
-"""Elements of a plane in a block of channels: with 16 Ki, two threads waited for each other's calls and ResNet-18 took 4% longer."""
+"""Elements of a plane in a block of channels.  With 16 Ki two threads wait for each other's calls: ResNet-18 took 4% longer."""
 
 TILES, TILE_BYTES = 448, 6 * 1024 * 1024
 """Tiles multiplied at once, about: fewer where the 24 numbers of all channels would take more memory than this."""
