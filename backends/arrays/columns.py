@@ -55,8 +55,9 @@ class Plane:
 
 
 def plane_elements(all_bands: Iterable[Band]) -> int:
-    """The most elements that the padded input of a band has, for each channel and sample: what ``fill`` needs room for."""
-    return max((band.plane.elements.area for band in all_bands if band.plane is not None), default=0)
+    """The most elements that the input of a band with padding has, for each channel and sample: what ``fill`` needs room for."""
+    planes = (band.plane.elements for band in all_bands if band.plane is not None)
+    return max((elements.area for elements in planes if elements.blanks), default=0)
 
 
 def bands(
