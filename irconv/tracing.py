@@ -101,6 +101,7 @@ class Tracer(TensorBuilder):
         self._caller = user_frame()  # outside of the program: its variables do not name the program's values
         self._frame: FrameType | None = None
         self._called: FrameType | None = None
+        self._last_scope: Scope | None = None
         self._lines: dict[Location | None, int] = {}
         self.calls: dict[str, int] = {}  # random draws so far by scope path
         self.generators: dict[int, tuple[Any, Tensor]] = {}
@@ -132,8 +133,6 @@ class Tracer(TensorBuilder):
             with self.unnamed(_join(scope.path, op.name)):
                 return self.wrap(self.append(op, attributes, ids))
         return self.wrap(self.append(op, attributes, ids))
-
-    _last_scope: Scope | None = None
 
     def constant(self, array: Any) -> Tensor:  # type: ignore[override]  # as wrap
         """A constant, placed where the program stands: it is made before the op that takes it."""
