@@ -20,7 +20,7 @@ from irconv.errors import GraphError
 from irconv.op import OPS, OpDef, describe
 from irconv.places import Location
 from irconv.state import Variable
-from irconv.types import TensorType
+from irconv.types import Layout, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class Graph:
         state, value = self[state_id], self[value_id]
         if state_id not in self.states:
             raise GraphError(f"%{state.name} is not a state of graph {self.name!r}, so it cannot be updated")
-        if state.type != value.type:
+        if state.type.logical != value.type.logical:
             raise GraphError(f"update of %{state.name}: {state.type} cannot take a value of type {value.type}")
         self.updates[state_id] = value_id
         self._results = None
@@ -250,7 +250,7 @@ class Graph:
         node = self[node_id]
         new = tuple(self[i].id for i in operands)
         result = node.op.result_type(node.attributes, [self._nodes[i].type for i in new])
-        if result != node.type:
+        if result.logical != node.type.logical:
             raise GraphError(f"rewiring %{node.name} would change its type from {node.type} to {result}")
         for slot, old in enumerate(node.operands):
             self._edges.remove_edge(old, node_id, key=slot)
@@ -267,7 +267,7 @@ class Graph:
         the next :meth:`order` reports.
         """
         old, new = self[old_id], self[new_id]
-        if old.type != new.type:
+        if old.type.logical != new.type.logical:
             raise GraphError(f"%{new.name} of type {new.type} cannot replace %{old.name} of type {old.type}")
         if old_id == new_id:
             return
@@ -329,6 +329,17 @@ class Graph:
         self._names[unique] = node_id
         if node.name in self.state:
             self.state[unique] = self.state.pop(node.name)
+        self.version += 1
+        return self._nodes[node_id]
+
+    def set_layout(self, node_id: int, layout: Layout | None) -> Node:
+        """Say how a computed value is stored (None: row-major).  What it is, and what its readers are, stays the same."""
+        node = self[node_id]
+        if node.is_leaf:
+            raise GraphError(f"%{node.name} is a leaf: its array is row-major")
+        if layout is not None:
+            layout.check(node.type.rank)
+        self._nodes[node_id] = replace(node, type=replace(node.type, layout=layout))
         self.version += 1
         return self._nodes[node_id]
 

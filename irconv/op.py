@@ -130,7 +130,7 @@ class OpDef:
         if not self.takes(len(operands)):
             raise GraphError(f"{self.name} takes operands ({', '.join(self.operands)}), got {len(operands)}")
         try:
-            return self.infer(attributes, *operands)
+            return self.infer(attributes, *(o if o.layout is None else o.logical for o in operands))
         except IrconvError as error:
             raise error.at(excerpt=f"{self.name}({', '.join(map(str, operands))}) {describe(attributes)}".rstrip()) from None
 

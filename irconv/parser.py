@@ -160,6 +160,8 @@ class _Parser(Tokens):
         attributes = self.guard(lambda: build(op, fields, stated), op.name, position)
         add = self.graph.add
         node = self.guard(lambda: add(op, attributes, operands, name=name, provenance=provenance), op.name, position)
+        if stated.layout is not None and node.type.layout is None and not node.is_leaf:
+            node = self.graph.set_layout(node.id, stated.layout)
         if node.type != stated:
             message = f"{value_name(name)} is {node.type} by the rule of {op.name}, but the text says {stated}"
             self.fail(message, position=position)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from irconv.graph import Graph, Node
 from irconv.op import Fusion
+from irconv.types import TensorType
 
 Strides = tuple[int, ...]
 """Distance between neighbours along each axis, in elements."""
@@ -18,6 +18,16 @@ def row_major(shape: Sequence[int]) -> Strides:
     for axis in range(len(shape) - 2, -1, -1):
         strides[axis] = strides[axis + 1] * shape[axis + 1]
     return tuple(strides)
+
+
+def storage_strides(type_: TensorType) -> Strides:
+    """Strides of a value that a kernel writes, by the axes of its shape (layouts with blocks have none)."""
+    if type_.layout is None:
+        return row_major(type_.shape)
+    order = type_.layout.order
+    stored = row_major([type_.shape[axis] for axis in order])
+    by_axis = dict(zip(order, stored, strict=True))
+    return tuple(by_axis[axis] for axis in range(type_.rank))
 
 
 def is_contiguous(shape: Sequence[int], strides: Strides) -> bool:
@@ -78,7 +88,7 @@ def view_strides(node: Node, shape: Sequence[int], strides: Strides) -> Strides 
 def value_strides(graph: Graph) -> dict[int, tuple[Strides, bool]]:
     """For every value: its strides, and whether it can be a view of its operand.
 
-    Whatever a kernel computes, and every leaf, is row-major.
+    Whatever a kernel computes is stored as its layout says, row-major without one; every leaf is row-major.
     """
     found: dict[int, tuple[Strides, bool]] = {}
     for node in graph:
@@ -86,10 +96,12 @@ def value_strides(graph: Graph) -> dict[int, tuple[Strides, bool]]:
         if node.op.fusion is Fusion.VIEW:
             (operand,) = graph.operands(node)
             view = view_strides(node, operand.type.shape, found[operand.id][0])
-        found[node.id] = (row_major(node.type.shape), False) if view is None else (view, True)
+        found[node.id] = (storage_strides(node.type), False) if view is None else (view, True)
     return found
 
 
-def covers(shape: Sequence[int], strides: Strides, root_shape: Sequence[int]) -> bool:
-    """Whether a view shows all of a row-major buffer, element by element in its order."""
-    return math.prod(shape) == math.prod(root_shape) and is_contiguous(shape, strides)
+def covers(type_: TensorType, strides: Strides, root: TensorType) -> bool:
+    """Whether a view with these strides shows all of the root's buffer as a value of this type would be stored in it."""
+    stored = storage_strides(type_)
+    same = all(n == 1 or s == expected for n, s, expected in zip(type_.shape, strides, stored, strict=True))
+    return type_.size == root.size and (same or type_.size == 0)

@@ -141,6 +141,11 @@ class Layout:
             blocks[axis] *= block or 1
         return tuple(block or -(-shape[axis] // blocks[axis]) for axis, block in self.axes)
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes from slowest to fastest, of a layout without blocks."""
+        return tuple(axis for axis, _ in self.axes)
+
     def __str__(self) -> str:
         return "{" + ",".join(f"{axis}%{block}" if block else str(axis) for axis, block in self.axes) + "}"
 
@@ -158,6 +163,11 @@ class TensorType:
         return len(self.shape)
 
     @property
+    def logical(self) -> TensorType:
+        """The type without its layout: what type rules go by."""
+        return self if self.layout is None else TensorType(self.dtype, self.shape)
+
+    @property
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
@@ -173,6 +183,11 @@ class TensorType:
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def channels_last(rank: int) -> Layout:
+    """Batch, spatial axes, then channels (axis 1) as the fastest: ``{0,2,3,1}`` for images."""
+    return Layout(((0, 0), *((axis, 0) for axis in range(2, rank)), (1, 0)))
 
 
 def tensor_type(dtype: Any, shape: Sequence[int], layout: Layout | None = None) -> TensorType:

@@ -56,7 +56,7 @@ def _types(graph: Graph, node: Node) -> None:
     if OPS.get(node.op.name) is not node.op:
         _fail(node, f"has an op {node.op.name!r} that is not registered")
     result = node.op.result_type(node.attributes, [operand.type for operand in graph.operands(node)])
-    if result != node.type:
+    if result not in (node.type, node.type.logical):
         _fail(node, f"has type {node.type}, but the rule of {node.op.name} gives {result}")
 
 
@@ -82,7 +82,7 @@ def _results(graph: Graph) -> None:
             raise GraphError(f"graph {graph.name!r} updates value {state_id}, which is not one of its states")
         if value_id not in graph:
             _fail(graph[state_id], f"is updated with value {value_id}, which does not exist")
-        if graph[state_id].type != graph[value_id].type:
+        if graph[state_id].type.logical != graph[value_id].type.logical:
             _fail(graph[state_id], f"of type {graph[state_id].type} is updated with a {graph[value_id].type}")
 
 

@@ -83,7 +83,7 @@ class _Reverse:
         output = self.output
         if seed is not None:
             given = self.graph[seed]
-            if given.type != output.type:
+            if given.type.logical != output.type.logical:
                 raise GradientError(
                     f"the gradient of %{output.name} must have its type {output.type}, got {given.type}",
                     location=output.provenance.location,
@@ -140,7 +140,7 @@ class _Reverse:
         before = self.adjoints.get(operand)
         total = part if before is None else add(before, part)
         assert isinstance(total, GraphValue)
-        if total.type != self.graph[operand].type:
+        if total.type.logical != self.graph[operand].type.logical:
             raise GradientError(
                 f"the gradient rule made a {total.type} for %{self.graph[operand].name} of type {self.graph[operand].type}"
             )

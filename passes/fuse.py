@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irconv.graph import Graph
+from irconv.graph import Graph, Node
 from irconv.kernel import Kernel, make_kernel
 from irconv.passes.patterns import PATTERNS, Group, Search, is_elementwise, leaves_forward
 from irconv.passes.quotient import Quotient
@@ -90,7 +90,7 @@ class _Fuser:
                 continue
             for operand_id in dict.fromkeys(user.operands):
                 operand = graph[operand_id]
-                if is_elementwise(operand) and operand_id not in self.groups and operand.type.shape == user.type.shape:
+                if is_elementwise(operand) and operand_id not in self.groups and _alike(operand, user):
                     alone = uses.only_reader(operand_id) is not None
                     edges.append((-operand.type.bytes * (2 if alone else 1), uses.position[user_id], operand_id, user_id))
         for _, _, operand_id, user_id in sorted(edges):
@@ -140,6 +140,8 @@ class _Fuser:
             return "a view has no code of its own: the buffer is shared, nothing is written"
         if not is_elementwise(user):
             return f"no rule takes what {user.op.name} ({user.op.fusion.value}) reads into its kernel"
+        if operand.type.layout != user.type.layout:
+            return f"they are stored differently: {operand.type} and {user.type}"
         if operand.type.shape != user.type.shape:
             return f"their shapes differ: {list(operand.type.shape)} and {list(user.type.shape)}"
         if operand_id in self.uses.kept or len(self.uses.readers[operand_id]) > 1:
@@ -147,3 +149,8 @@ class _Fuser:
         if not is_elementwise(operand):
             return f"{self.target.name} has no kernel that goes on after {operand.op.name}"
         return f"they already belong to different kernels, of kinds {before.kind} and {after.kind}"
+
+
+def _alike(operand: Node, user: Node) -> bool:
+    """Whether one loop nest goes over both: the same shape, stored in the same order."""
+    return operand.type.shape == user.type.shape and operand.type.layout == user.type.layout

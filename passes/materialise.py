@@ -2,8 +2,8 @@
 
 A caller's array, and the array of a state, are filled by exactly one kernel.  So a ``copy`` is put before
 
-- an output that is a leaf, a view of another value, or returned under a second name already;
-- the new value of a state that is a leaf, a view, or the new value of another state as well.
+- an output that is a leaf, a view of another value, not stored row-major, or returned under a second name already;
+- the new value of a state that is a leaf, a view, not stored row-major, or the new value of another state as well.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Materialise(Pass):
 
 
 def _needs_copy(node: Node) -> bool:
-    return node.is_leaf or node.op.fusion is Fusion.VIEW
+    return node.is_leaf or node.op.fusion is Fusion.VIEW or node.type.layout is not None
 
 
 def _copy(graph: Graph, node: Node, name: str) -> Node:

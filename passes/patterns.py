@@ -39,6 +39,10 @@ def is_elementwise(node: Node) -> bool:
     return node.op.fusion is Fusion.ELEMENTWISE
 
 
+def _same_order(node: Node, start: Node) -> bool:
+    return node.type.shape == start.type.shape and node.type.layout == start.type.layout
+
+
 def leaves_forward(producer: Node, user: Node) -> bool:
     """Whether an edge leads from the forward pass into the backward one.
 
@@ -140,7 +144,7 @@ def _single_exit(uses: Search, start: Node) -> list[int]:
         node = uses.graph[uses.order[position]]
         while waiting and waiting[0] == position:
             heapq.heappop(waiting)
-        if not is_elementwise(node) or node.type.shape != start.type.shape or leaves_forward(start, node):
+        if not is_elementwise(node) or not _same_order(node, start) or leaves_forward(start, node):
             break
         if node.id in uses.taken:
             break

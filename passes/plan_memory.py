@@ -120,9 +120,8 @@ class _Planner:
         if len(readers) != 1 or (output, readers[0]) not in self.target.writes_in_place(self.graph, kernel):
             return False
         node = self.graph[readers[0]]
-        return node.type == self.graph[output].type and covers(
-            node.type.shape, self.strides[node.id][0], self.graph[root].type.shape
-        )
+        made = self.graph[output].type
+        return node.type.logical == made.logical and covers(made, self.strides[node.id][0], self.graph[root].type)
 
     def _buffers(self, stored: Mapping[int, int]) -> tuple[dict[int, int], list[Buffer]]:
         """Arena values to numbers of buffers.  ``stored``: values written straight into states."""

@@ -60,5 +60,5 @@ def test_contiguity():
     assert is_contiguous((2, 1, 4), (4, 99, 1))
     assert is_contiguous((0, 4), (7, 7))
     assert not is_contiguous((2, 3), (1, 2))
-    assert covers((6,), (1,), (2, 3))
-    assert not covers((3,), (1,), (2, 3))
+    assert covers(tensor_type("f32", (6,)), (1,), tensor_type("f32", (2, 3)))
+    assert not covers(tensor_type("f32", (3,)), (1,), tensor_type("f32", (2, 3)))

@@ -1,7 +1,7 @@
 """The primitives, one file per family.  Importing this package registers all of them.
 
-Families import one way: leaf, elementwise, shape, concat, pad, index, scatter, scan, sort, reduce, index_nd, contract, einsum,
-conv, pool, resize, random.
+Families import one way: leaf, elementwise, shape, layout, concat, pad, index, scatter, scan, sort, reduce, index_nd, contract,
+einsum, conv, pool, resize, random.
 """
 
 from irconv.ops import (
@@ -13,6 +13,7 @@ from irconv.ops import (
     elementwise,
     index,
     index_nd,
+    layout,
     leaf,
     pad,
     pool,
@@ -34,6 +35,7 @@ __all__ = [
     "elementwise",
     "index",
     "index_nd",
+    "layout",
     "leaf",
     "pad",
     "pool",

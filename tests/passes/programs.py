@@ -200,4 +200,4 @@ class _Replay:
         assert self.shows_all(reader, other)
 
     def shows_all(self, view: int, root: int) -> bool:
-        return covers(self.graph[view].type.shape, self.strides[view][0], self.graph[root].type.shape)
+        return covers(self.graph[view].type, self.strides[view][0], self.graph[root].type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from irconv.ops.concat import ConcatAttributes
+from irconv.ops.layout import RelayoutAttributes
 from irconv.ops.shape import (
     BroadcastAttributes,
     EmbedAttributes,
@@ -14,6 +15,7 @@ from irconv.ops.shape import (
     SliceUpdateAttributes,
     TransposeAttributes,
 )
+from irconv.types import Layout
 from tests.samples import Sample, numbers
 
 X = numbers(2, 3, 4)
@@ -44,6 +46,17 @@ def _views() -> list[Sample]:
         Sample("flip", (X,), FlipAttributes(()), about="no axis"),
         Sample("flip", (STRIDED,), FlipAttributes((0, 1, 2)), about="all axes, strided"),
         Sample("flip", (INTEGERS,), FlipAttributes((2,)), about="integers", gradient=False),
+    ]
+
+
+def _layouts() -> list[Sample]:
+    last = RelayoutAttributes(Layout(((0, 0), (2, 0), (1, 0))))
+    return [
+        Sample("relayout", (X,), last, about="channels last"),
+        Sample("relayout", (STRIDED,), last, about="channels last, strided"),
+        Sample("relayout", (X,), RelayoutAttributes(Layout(((0, 0), (1, 0), (2, 0)))), about="row-major"),
+        Sample("relayout", (X,), RelayoutAttributes(Layout(((2, 0), (1, 0), (0, 0)))), about="column-major"),
+        Sample("relayout", (INTEGERS,), last, about="integers", gradient=False),
     ]
 
 
@@ -89,4 +102,4 @@ def _concats() -> list[Sample]:
     ]
 
 
-SAMPLES = [*_views(), *_slices(), *_concats()]
+SAMPLES = [*_views(), *_layouts(), *_slices(), *_concats()]

@@ -54,6 +54,7 @@ SAME = {
     "round": "Round",
     "absolute": "Abs",
     "copy": "Identity",
+    "relayout": "Identity",
     "stop_gradient": "Identity",
     "divide": "Div",
     "logical_not": "Not",
