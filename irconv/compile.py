@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from irconv import structure
 from irconv.backends import find_backend
 from irconv.backends.base import Backend, Executable
@@ -29,11 +31,14 @@ from irconv.passes.dce import DeadCode
 from irconv.passes.fold_batch_norm import FoldBatchNorm
 from irconv.passes.fold_constants import FoldConstants
 from irconv.passes.fuse import fuse
+from irconv.passes.layout import ChannelsLast
 from irconv.passes.linear_sums import LinearSums
 from irconv.passes.materialise import Materialise
 from irconv.passes.plan_memory import plan_memory
+from irconv.passes.recompute import Recompute
 from irconv.passes.schedule import schedule
 from irconv.passes.simplify import Simplify
+from irconv.target import Target
 from irconv.text import load
 from irconv.tracing import DeclaresInputs, arranged, leaf_type, trace
 
@@ -68,7 +73,7 @@ TRAINING: tuple[Pass, ...] = (
 class Options:
     """How to compile.
 
-    backend: "auto", "numpy", "cupy", or a Backend.
+    backend: "auto", "numpy", "native", "cupy", or a Backend.
     passes:  graph passes to run; None for the usual ones.
     check:   checking mode: run the reference after every pass and compare (slow).
     precision: "fast", or "strict" for algorithms with plain rounding only (no Winograd convolution, no sums by linearity).
@@ -94,6 +99,11 @@ def is_on_gpu(leaf: Any) -> bool:
     return hasattr(leaf, "__cuda_array_interface__")
 
 
+def storage_passes(target: Target) -> list[Pass]:
+    """Passes that say how values are stored, for kernels that care."""
+    return [ChannelsLast(), Recompute()] if "channels-last" in target.layouts else []
+
+
 def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequence[str] = ()) -> Executable:
     """Run the passes on ``graph`` (left as it is), cut it into kernels, schedule and plan them, and hand them to the backend.
 
@@ -105,12 +115,13 @@ def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequen
     checker = Checker() if options.check else None
     if options.precision == "strict":
         passes = [pass_ for pass_ in passes if not isinstance(pass_, LinearSums)]
-    stages = [first, *Pipeline(passes if options.passes is None else options.passes).run(graph, checker=checker)]
+    chosen = [*(passes if options.passes is None else options.passes), *storage_passes(target)]
+    stages = [first, *Pipeline(chosen).run(graph, checker=checker)]
     final = stages[-1].graph
     partition = fuse(final, target)
     order = schedule(final, partition.kernels, [final.outputs[path] for path in guards])
     plan = plan_memory(final, order, target)
-    return backend.build(Program(final, order, plan, tuple(stages)))
+    return backend.build(Program(final, order, plan, tuple(stages), partition.reasons))
 
 
 class Compiled:
@@ -131,7 +142,9 @@ class Compiled:
         self._make = make
         self._program = program  # what says how arguments are to be arranged
         self._setting = setting  # what else the code depends on, now
+        self._declares = isinstance(program, DeclaresInputs)
         self._known: OrderedDict[Any, Executable] = OrderedDict()
+        self._plain: dict[Any, tuple[Any, Executable]] = {}  # calls with arrays alone -> key and code, in a fraction of the time
         self._lock = threading.Lock()
         self.executable: Executable | None = None
 
@@ -148,14 +161,37 @@ class Compiled:
                 found = self._known[key] = self._make(args, kwargs)
                 while len(self._known) > SPECIALISATIONS:
                     self._known.popitem(last=False)
+                    self._plain = {plain: known for plain, known in self._plain.items() if known[0] in self._known}
             else:
                 self._known.move_to_end(key)
             self.executable = found
         return found
 
     def __call__(self, /, *args: Any, out: Any = None, **kwargs: Any) -> Any:
-        args, kwargs = arranged(self._program, args, kwargs)
-        return self._executable(args, kwargs)(*_arrays(args, kwargs), out=out)
+        if self._declares:
+            args, kwargs = arranged(self._program, args, kwargs)
+        plain = None if kwargs else _plain_key(args)
+        if plain is None:
+            return self._executable(args, kwargs)(*_arrays(args, kwargs), out=out)
+        return self._plain_executable(plain, args)(*args, out=out)
+
+    def _plain_executable(self, plain: Any, args: tuple[Any, ...]) -> Executable:
+        """The executable for NumPy arrays that are not nested: the same as :meth:`_executable` finds."""
+        if self._setting is not None:
+            plain = (plain, self._setting())
+        with self._lock:
+            known = self._plain.get(plain)
+            if known is not None:
+                if known[1] is not self.executable:
+                    self._known.move_to_end(known[0])
+                    self.executable = known[1]
+                return known[1]
+        found = self._executable(args, {})
+        key = (_key(args, {}), None if self._setting is None else plain[1])
+        with self._lock:
+            if self._known.get(key) is found:
+                self._plain[plain] = (key, found)
+        return found
 
     def _made(self) -> Executable:
         if self.executable is None:
@@ -191,6 +227,16 @@ class Compiled:
         """Time each kernel on these arguments (see :meth:`irconv.backends.base.Executable.profile`)."""
         args, kwargs = arranged(self._program, args, kwargs)
         return self._executable(args, kwargs).profile(*_arrays(args, kwargs))
+
+
+def _plain_key(args: tuple[Any, ...]) -> Any:
+    """Types of arguments that are all NumPy arrays; None where one is something else."""
+    parts: list[Any] = []
+    for array in args:
+        if type(array) is not np.ndarray:
+            return None
+        parts += (array.dtype, array.shape)
+    return tuple(parts)
 
 
 def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

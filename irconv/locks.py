@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 from irconv.state import Variable
@@ -29,7 +28,8 @@ class ReadWriteLock:
 
     def __init__(self) -> None:
         self.number = next(_numbers)  # locks are always taken in this order, so that nobody waits in a circle
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
         self._readers = 0
         self._writing = False
         self._waiting_writers = 0
@@ -37,7 +37,7 @@ class ReadWriteLock:
         self._turn = 0  # grows when waiting readers are let in
 
     def acquire_read(self) -> None:
-        with self._changed:
+        with self._mutex:  # which is as good as the condition here, and quicker
             if not self._writing and not self._waiting_writers:
                 self._readers += 1
                 return
@@ -54,7 +54,7 @@ class ReadWriteLock:
                 raise
 
     def release_read(self) -> None:
-        with self._changed:
+        with self._mutex:
             self._leave()
 
     def acquire_write(self) -> None:
@@ -76,7 +76,7 @@ class ReadWriteLock:
 
     def _leave(self) -> None:
         self._readers -= 1
-        if self._readers == 0:
+        if self._readers == 0 and self._waiting_writers:
             self._changed.notify_all()
 
     def _let_readers_in(self) -> None:
@@ -103,35 +103,54 @@ def locks_of(variables: Iterable[Variable]) -> tuple[ReadWriteLock, ...]:
         return tuple(found[number] for number in sorted(found))
 
 
-@contextmanager
-def reading(locks: Sequence[ReadWriteLock]) -> Iterator[None]:
-    """Hold the locks for reading."""
-    taken = 0
-    try:
-        for lock in locks:
-            lock.acquire_read()
-            taken += 1
-        yield
-    finally:
-        for lock in locks[:taken]:
+class reading:  # noqa: N801  # used as a function
+    """``with reading(locks):`` hold the locks for reading.  A class, as entering a generator takes longer than the locks."""
+
+    __slots__ = ("_locks", "_taken")
+
+    def __init__(self, locks: Sequence[ReadWriteLock]):
+        self._locks = locks
+        self._taken = 0
+
+    def __enter__(self) -> None:
+        try:
+            for lock in self._locks:
+                lock.acquire_read()
+                self._taken += 1
+        except BaseException:  # interrupted from the keyboard
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        for lock in self._locks[: self._taken]:
             lock.release_read()
 
 
-@contextmanager
-def writing(locks: Sequence[ReadWriteLock], variables: Iterable[Variable] = ()) -> Iterator[None]:
-    """Hold the locks for writing, and the own lock of every variable to be written."""
-    taken: list[ReadWriteLock] = []
-    held: list[Variable] = []
-    try:
-        for lock in locks:
-            lock.acquire_write()
-            taken.append(lock)
-        for variable in sorted(variables, key=id):  # the order in which everybody takes several
-            variable.lock.acquire()
-            held.append(variable)
-        yield
-    finally:
-        for variable in reversed(held):
+class writing:  # noqa: N801  # used as a function
+    """``with writing(locks, variables):`` hold the locks for writing, and the own lock of every variable to be written."""
+
+    __slots__ = ("_held", "_locks", "_taken", "_variables")
+
+    def __init__(self, locks: Sequence[ReadWriteLock], variables: Iterable[Variable] = ()):
+        self._locks = locks
+        self._variables = sorted(variables, key=id)  # the order in which everybody takes several
+        self._taken = 0
+        self._held = 0
+
+    def __enter__(self) -> None:
+        try:
+            for lock in self._locks:
+                lock.acquire_write()
+                self._taken += 1
+            for variable in self._variables:
+                variable.lock.acquire()
+                self._held += 1
+        except BaseException:  # interrupted from the keyboard
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        for variable in reversed(self._variables[: self._held]):
             variable.lock.release()
-        for lock in reversed(taken):
+        for lock in reversed(self._locks[: self._taken]):
             lock.release_write()

@@ -25,7 +25,7 @@ class Target:
     kinds:            fused kernels it has code for ("elementwise", "conv_epilogue", ...); others are not formed.
     block_bytes:      what stays in a core's cache while a block of work is done.
     vector_width:     float32 lanes of a vector register.
-    layouts:          storage layouts its kernels take, as printed; row-major is always among them.
+    layouts:          how its kernels like activations stored ("channels-last"); row-major is always among them.
     max_nodes:        the most ops that one kernel may hold.
     workspace:        (graph, kernel) -> bytes of each temporary the kernel needs while it runs.
     writes_in_place:  (graph, kernel) -> (output id, input id) pairs whose buffers may be one when the input is not needed

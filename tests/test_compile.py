@@ -137,3 +137,20 @@ def test_anything_with_dlpack_or_array() -> None:
     assert exe(OnlyArray()).tolist() == [0, 2, 4]
     assert exe(irconv.tensor([1.0, 2.0])).tolist() == [2, 4]
     assert exe(np.arange(6, dtype=np.float32).reshape(2, 3).T[::-1]).tolist() == [[4, 10], [2, 8], [0, 6]]
+
+
+def test_plain_arrays_take_the_same_code_as_anything_else():
+    exe = irconv.compile(lambda x: x + x)
+    x = np.arange(3, dtype=np.float32)
+    first = exe.specialise(irconv.TensorSpec((3,)))
+    assert exe(x).tolist() == exe(x.astype(">f4")).tolist() == [0, 2, 4]
+    assert exe.executable is first and exe.specialise(x) is first
+    for size in range(4, 4 + SPECIALISATIONS):
+        exe(np.zeros(size, np.float32))
+    assert exe(x).tolist() == [0, 2, 4]
+    assert exe.executable is not first  # it was the one used least recently
+    last = exe.executable
+    for size in range(20, 20 + SPECIALISATIONS - 1):
+        exe(np.zeros(size, np.float32))
+        exe(x)
+    assert exe.executable is last  # kept, as it was used

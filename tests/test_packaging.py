@@ -33,6 +33,18 @@ def test_every_package_has_an_init_file():
             assert (file.parent / "__init__.py").exists(), file.parent
 
 
+def test_files_that_are_not_python_are_listed():
+    listed = PROJECT["tool"]["setuptools"]["package-data"]
+    named = {(package, name) for package, names in listed.items() for name in names}
+    found = set()
+    for module in (irconv, irconv.passes, irconv.backends):
+        root = Path(module.__path__[0])
+        for file in root.rglob("*"):
+            if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".py":
+                found.add((".".join([module.__name__, *file.parent.relative_to(root).parts]), file.name))
+    assert named == found
+
+
 def test_types_are_marked():
     assert (Path(irconv.__path__[0]) / "py.typed").exists()
 

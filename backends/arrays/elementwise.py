@@ -8,6 +8,7 @@ from typing import Any
 from irconv.backends.arrays.base import Array, ArrayKernel, Request, Scratch, kernel
 from irconv.backends.arrays.blocks import Stage, Step, cut, program, shared_pairs
 from irconv.backends.arrays.erf import erf_step
+from irconv.backends.arrays.rounding import round_to_step
 from irconv.errors import DTypeError
 from irconv.ops.elementwise import clip_bounds
 from irconv.types import F16, F32, U8, U16, U32, U64, TensorType
@@ -205,6 +206,7 @@ _SPECIAL: dict[str, Callable[[Any, Any, tuple[TensorType, ...]], Step]] = {
     "clip": _clip,
     "power": _power,
     "where": _where,
+    "round_to": round_to_step,
 }
 
 # --- kernels ---------------------------------------------------------------------------------------------------------------

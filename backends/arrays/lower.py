@@ -21,7 +21,7 @@ from irconv.backends.arrays.base import (
 from irconv.errors import BackendError
 from irconv.graph import Graph
 from irconv.kernel import Kernel, kernel_bytes, kernel_flops
-from irconv.strides import is_contiguous, value_strides
+from irconv.strides import Strides, is_contiguous, value_strides
 
 SHARE, MOST_SHARES = 100e-6, 2
 """Kernels are cut so that a share takes about so many seconds, by estimate, and into no more than so many shares.  To start a
@@ -44,6 +44,7 @@ class Lowering:
         self.parallel = parallel
         self._graph: Graph | None = None
         self._version = -1
+        self._values: dict[int, tuple[Strides, bool]] = {}  # strides, and whether it can be a view
         self._contiguous: frozenset[int] = frozenset()
         self._made: dict[Kernel, ArrayKernel | ViewKernel] = {}
 
@@ -55,8 +56,8 @@ class Lowering:
         """The code of a kernel.  Raises BackendError for an op or kind that has none."""
         if not self.knows(graph):
             self._graph, self._version, self._made = graph, graph.version, {}
-            strides = value_strides(graph)
-            self._contiguous = frozenset(i for i, (s, _) in strides.items() if is_contiguous(graph[i].type.shape, s))
+            self._values = value_strides(graph)
+            self._contiguous = frozenset(i for i, (s, _) in self._values.items() if is_contiguous(graph[i].type.shape, s))
         made = self._made.get(kernel)
         if made is None:
             made = self._made[kernel] = self._make(graph, kernel)

@@ -107,8 +107,12 @@ class Context:
 
 
 def carve(arena: Array, offset: int, type_: TensorType) -> Array:
-    """The part of the arena (bytes) that holds a value, as an array of its type."""
-    return arena[offset : offset + type_.bytes].view(type_.dtype.numpy).reshape(type_.shape)
+    """The part of the arena (bytes) that holds a value, as an array of its type; a laid-out value is a transposed view."""
+    flat = arena[offset : offset + type_.bytes].view(type_.dtype.numpy)
+    if type_.layout is None:
+        return flat.reshape(type_.shape)
+    order = type_.layout.order
+    return flat.reshape([type_.shape[axis] for axis in order]).transpose([order.index(axis) for axis in range(type_.rank)])
 
 
 def show(arrays: list[Any], views: Sequence[View]) -> None:

@@ -30,6 +30,7 @@ from irconv.backends.codegen.form import (
     Operand,
     Pointer,
     PointerArray,
+    Prefetch,
     SetPointer,
     Statement,
     Store,
@@ -65,9 +66,12 @@ class Body:
 
     def name(self, wish: str) -> str:
         """``wish``, or it with a number if it is taken."""
-        number = self._names.get(wish, 0)
-        self._names[wish] = number + 1
-        return wish if number == 0 else f"{wish}_{number}"
+        name, number = wish, self._names.get(wish, 0)
+        while name in self._names:  # "p_1" may have been wished for as well
+            name, number = f"{wish}_{max(1, number)}", max(1, number) + 1
+        self._names[wish] = max(1, number)
+        self._names.setdefault(name, 1)
+        return name
 
     def add(self, statement: Statement) -> None:
         self._blocks[-1].append(statement)
@@ -140,6 +144,10 @@ class Body:
         """``pointer[index...] = value``, all lanes or the first ``count``."""
         part = None if count is None else as_expression(count, INDEX)
         self.add(Store(pointer, as_expression(index, INDEX), value, part))
+
+    def prefetch(self, pointer: Pointer, index: Operand) -> None:
+        """Ask for the cache line of ``pointer[index]``; it need not be an element of it."""
+        self.add(Prefetch(pointer, as_expression(index, INDEX)))
 
     # --- structure ---------------------------------------------------------------------------------------------------
 

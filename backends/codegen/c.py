@@ -22,6 +22,7 @@ from irconv.backends.codegen.form import (
     Expression,
     For,
     Function,
+    Gather,
     GetPointer,
     If,
     Lane,
@@ -33,11 +34,13 @@ from irconv.backends.codegen.form import (
     MovePointer,
     Pointer,
     PointerArray,
+    Prefetch,
     Select,
     SetPointer,
     Splat,
     Statement,
     Store,
+    TransposeTile,
     Type,
     Unary,
     Variable,
@@ -113,7 +116,7 @@ class _Printer:
         """Definitions of the vector types."""
         lines = []
         used = {*self.vectors, *(t for _, t in self.calls if t.lanes > 1)}
-        used |= {t.mask for t in used}
+        used |= {t.mask for t in used} | {t.unsigned for t in used}
         for type_ in sorted(used, key=str):
             element, size = SCALARS[type_.dtype.name], type_.lanes * type_.dtype.bytes
             lines.append(f"typedef {element} {type_} __attribute__((vector_size({size})));")
@@ -178,6 +181,10 @@ class _Printer:
                 return f"{variable.name} = {self.expression(value)};"
             case Store():
                 return self.store(statement)
+            case TransposeTile():
+                return self.transpose(statement)
+            case Prefetch(pointer, index):
+                return f"__builtin_prefetch({pointer.name} + {self.expression(index)});"
             case LetPointer(pointer, source, offset, mutable):
                 constant = "" if mutable else "const"
                 return f"__typeof__(&{source.name}[0]) {constant} {pointer.name} = {self.address(source, offset)};"
@@ -199,6 +206,14 @@ class _Printer:
 
     def address(self, source: Pointer, offset: Expression) -> str:
         return source.name if offset == Literal(0, offset.type) else f"({source.name} + {self.expression(offset)})"
+
+    def transpose(self, tile: TransposeTile) -> str:
+        target = f"{tile.target.name} + {self.expression(tile.target_index)}, {self.expression(tile.target_stride)}"
+        source = f"{tile.source.name} + {self.expression(tile.source_index)}, {self.expression(tile.source_stride)}"
+        if tile.rows is None or tile.columns is None:
+            return f"{self.helper('transpose', tile.type)}({target}, {source});"
+        counts = f"{self.expression(tile.rows)}, {self.expression(tile.columns)}"
+        return f"{self.helper('transpose_part', tile.type)}({target}, {source}, {counts});"
 
     def store(self, store: Store) -> str:
         value, type_ = self.expression(store.value), store.value.type
@@ -229,6 +244,11 @@ class _Printer:
                 return f"{self.helper(name, type_)}({', '.join(map(self.expression, arguments))})"
             case Load():
                 return self.load(e)
+            case Gather(pointer, index, stride, type_, count):
+                source = f"{pointer.name} + {self.expression(index)}, {self.expression(stride)}"
+                if count is None:
+                    return f"{self.helper('gather', type_)}({source})"
+                return f"{self.helper('gather_part', type_)}({source}, {self.expression(count)})"
             case Convert() | Bits() | Lane():
                 return self.reinterpreted(e)
         return self.operation(e)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from irconv.errors import BackendError
-from irconv.types import BOOL, F32, F64, I8, I16, I32, I64, DType
+from irconv.types import BOOL, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class Type:
     def mask(self) -> Type:
         """What comparing two values of this type gives."""
         return Type(BOOL) if self.lanes == 1 else Type({1: I8, 2: I16, 4: I32, 8: I64}[self.dtype.bytes], self.lanes)
+
+    @property
+    def unsigned(self) -> Type:
+        """The bits of such a value, as unsigned numbers."""
+        return Type({1: U8, 2: U16, 4: U32, 8: U64}[self.dtype.bytes], self.lanes)
 
     @property
     def scalar(self) -> Type:
@@ -231,6 +236,17 @@ class Load(Expression):
     count: Expression | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Gather(Expression):
+    """``pointer[index + i * stride]`` in lane i; with ``count``, only so many are read and the other lanes are 0."""
+
+    pointer: Pointer
+    index: Expression
+    stride: Expression
+    type: Type
+    count: Expression | None = None
+
+
 # --- statements ------------------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +335,33 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Ask for the cache line of ``pointer[index]``, which need not be an element of it."""
+
+    pointer: Pointer
+    index: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class TransposeTile:
+    """``target[i * target_stride + j] = source[j * source_stride + i]`` for a tile, both from an index on.
+
+    type:   vectors, and tiles as high as they are long; one lane: tiles of any size, element by element.
+    rows, columns: how many i and j there are; None: as many as lanes.
+    """
+
+    target: Pointer
+    target_index: Expression
+    target_stride: Expression
+    source: Pointer
+    source_index: Expression
+    source_stride: Expression
+    type: Type
+    rows: Expression | None = None
+    columns: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class For:
     """``for (variable = start; variable < stop; variable += step)``."""
 
@@ -347,7 +390,8 @@ class Comment:
 
 
 Statement = (
-    Let | LetPointer | MovePointer | LocalArray | PointerArray | SetPointer | GetPointer | Assign | Store | For | If | Comment
+    Let | LetPointer | MovePointer | LocalArray | PointerArray | SetPointer | GetPointer | Assign | Store | Prefetch
+    | TransposeTile | For | If | Comment
 )
 
 

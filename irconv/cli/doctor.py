@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from irconv.backends import BACKENDS, find_backend
+from irconv.backends.native.compiler import find_compiler
 from irconv.backends.numpy.parallel import thread_count
 from irconv.cli import console
 from irconv.errors import BackendError
@@ -30,7 +31,6 @@ PACKAGES = {
 """Packages that irconv, its tests and its examples use, and how to get them."""
 
 CUPY = "pip install cupy-cuda13x (CUDA 13) or cupy-cuda12x (CUDA 12)"
-COMPILERS = ("cc", "gcc", "clang")
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,11 @@ _THREAD_SETTINGS = ("IRCONV_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREA
 
 
 def _compiler() -> Finding:
-    """A C compiler: no backend of this version needs one."""
-    for name in COMPILERS:
-        path = shutil.which(name)
-        if path is not None:
-            return Finding("C compiler", True, f"{name}: {_first_line([path, '--version'])}")
-    return Finding(
-        "C compiler", False, f"none of {', '.join(COMPILERS)}", "not needed yet; from your system's packages"
-    )
+    """The C compiler of the native backend."""
+    try:
+        return Finding("C compiler", True, str(find_compiler()))
+    except BackendError as error:
+        return Finding("C compiler", False, error.message, error.hint or "")
 
 
 def _first_line(command: list[str]) -> str:

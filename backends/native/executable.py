@@ -1,0 +1,164 @@
+"""The executable of the native backend: rows of compiled steps, each run with one foreign call."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from irconv.backends.arrays.base import Array
+from irconv.backends.arrays.executable import ArrayExecutable
+from irconv.backends.arrays.steps import Context, Step, carve
+from irconv.backends.native.base import NativeKernel
+from irconv.backends.native.lowering import NativeLowering
+from irconv.backends.native.prepared import Preparation, shared
+from irconv.backends.native.runtime import Pool, address_of
+from irconv.backends.native.segments import Kept, NativeContext, contiguous, plan_segments
+from irconv.errors import BackendError, IrconvError
+from irconv.graph import Node
+from irconv.kernel import Program
+
+
+class NativeExecutable(ArrayExecutable):
+    """A planned program as generated C, with array kernels where there is none.
+
+    Kernels that have code are in ``sources``, by name.
+    """
+
+    backend = "native"
+
+    def __init__(self, program: Program, lowering: NativeLowering, pool: Pool):
+        super().__init__(program, lowering)
+        self._pool = pool
+        graph = program.graph
+        states = set(graph.states)
+        for state in states:
+            _check_state(graph[state], self._fixed[state])
+        self._fixed = {slot: a if slot in states else contiguous(a) for slot, a in self._fixed.items()}
+        self._plan = plan_segments(graph, self._layout, lowering)
+        self._preparations = [self._preparation(kept) for kept in self._plan.kept]
+        self._preparing = threading.Lock()
+        kept_slots = {kept.slot for kept in self._plan.kept}
+        self._layout = replace(
+            self._layout, places=tuple(place for place in self._layout.places if place[0] not in kept_slots)
+        )
+        made = {kernel.name: lowering.lower(graph, kernel) for kernel in self.kernels}
+        self.sources: dict[str, str] = {
+            name: code.source for name, code in made.items() if isinstance(code, NativeKernel)
+        }
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of packed and transformed weights that are kept from call to call, beside the arena."""
+        return sum(kept.type.bytes for kept in self._plan.kept)
+
+    # --- what is prepared once ---------------------------------------------------------------------------------------
+
+    def _preparation(self, kept: Kept) -> Preparation:
+        """Memory for what is kept, and the step that fills it: another executable's, if it wants the same."""
+        place = carve(self.allocate_arena(kept.type.bytes), 0, kept.type)
+        operand = self._shown(kept.operand)
+        variable = self._variables.get(kept.leaf)
+        made = Preparation(kept.entry, (kept.slot, place), (kept.operand, operand), variable)
+        if variable is not None:
+            entry = kept.entry
+            made = shared(variable, (entry.function, entry.tasks, entry.sizes, kept.type, address_of(operand)), made)
+        self._fixed[kept.slot] = made.place
+        return made
+
+    def _shown(self, slot: int) -> Array:
+        """The array of a leaf or a view of one."""
+        found = self._fixed.get(slot)
+        if found is None:
+            view = next(view for view in self._layout.views if view.target == slot)
+            found = view.view(self._shown(view.source))
+        return found
+
+    def is_stale(self) -> bool:
+        return any(preparation.is_stale for preparation in self._preparations) or super().is_stale()
+
+    def refresh(self) -> None:
+        super().refresh()
+        with self._preparing:  # programs without states have no other lock
+            for preparation in self._preparations:
+                if preparation.is_stale:
+                    preparation.run(self._pool)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def _new_context(self) -> Context:
+        return NativeContext(self._layout, self._fixed, self.allocate_arena(self.memory.arena_bytes), self._plan)
+
+    def _run(self, context: Context) -> None:
+        assert isinstance(context, NativeContext)
+        context.patch()
+        try:
+            if self._plan.mixed:
+                with self._settings():
+                    self._advance(context)
+            else:
+                self._advance(context)
+        finally:
+            for variable in self._written:
+                variable.touch()
+
+    def _advance(self, context: NativeContext) -> None:
+        run = self._pool.run
+        for address, count, segment, pick in context.rows:
+            if pick is None:
+                failed = run(address, count)
+                if failed:
+                    self._refuse(context, self._plan.sources[segment.first + failed - 1])
+                continue
+            step = segment.step
+            assert step is not None
+            try:
+                step.run(*pick(context.arrays))
+            except IrconvError as error:
+                raise self._placed(error, step.kernel) from None
+
+    def _refuse(self, context: Context, step: Step) -> None:
+        """A check has failed: let the Python one say why."""
+        step.run(*(context.arrays[slot] for slot in step.slots))
+        raise BackendError("a check failed in compiled code and not in Python", hint="this is a bug in irconv; please report it")
+
+    def _time(self, context: Context, best: dict[str, float]) -> None:
+        assert isinstance(context, NativeContext)
+        context.patch()
+        taken: dict[str, float] = {}
+        with self._settings():
+            for address, count, segment, pick in context.rows:
+                if pick is None:
+                    failed, seconds = self._pool.run_timed(address, count)
+                    if failed:
+                        self._refuse(context, self._plan.sources[segment.first + failed - 1])
+                    sources = self._plan.sources[segment.first : segment.first + count]
+                    for step, each in zip(sources, seconds.tolist(), strict=True):
+                        _add(taken, step, each)
+                else:
+                    assert segment.step is not None
+                    arguments: Any = pick(context.arrays)
+                    start = time.perf_counter()
+                    segment.step.run(*arguments)
+                    _add(taken, segment.step, time.perf_counter() - start)
+        for name, each in taken.items():
+            best[name] = min(each, best.get(name, each))
+
+
+def _check_state(node: Node, array: Array) -> None:
+    """Raise BackendError unless compiled code can use the array of a state where it is."""
+    if isinstance(array, np.ndarray) and array.flags.carray and array.dtype.isnative:
+        return
+    raise BackendError(
+        f"state %{node.name} is not a row-major, aligned and writable NumPy array in the machine's byte order",
+        hint="bind it to a copy: np.require(array, array.dtype.newbyteorder('='), ['C', 'A', 'W'])",
+    )
+
+
+def _add(taken: dict[str, float], step: Step, seconds: float) -> None:
+    """A kernel's phases count together."""
+    if step.kernel is not None:
+        taken[step.kernel.name] = taken.get(step.kernel.name, 0.0) + seconds

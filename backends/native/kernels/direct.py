@@ -1,0 +1,364 @@
+"""Code of a contraction by the direct algorithm: tiles of accumulators over panels of packed weights.
+
+::
+
+    for the tiles of pixels of a task, for the blocks of columns:
+        sum[p][v] = 0
+        for tap, for channel:
+            sum[p][v] += broadcast(pixel p, tap, channel) * panel[tap][channel][v]
+        the epilogue of sum, written to the result
+
+Sums run over taps, then channels, in order, with one accumulator for each result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irconv.backends.codegen.body import Body
+from irconv.backends.codegen.form import (
+    Expression,
+    Function,
+    Literal,
+    Operand,
+    Pointer,
+    PointerArray,
+    Type,
+    Variable,
+    compare,
+    literal,
+    load,
+    splat,
+)
+from irconv.backends.native.kernels.contraction import Contraction
+from irconv.backends.native.kernels.epilogue import Epilogue
+from irconv.backends.native.kernels.packing import least, unravel, weighted
+from irconv.backends.native.kernels.plan import Plan
+from irconv.backends.native.kernels.tiles import Cursor, Filler, Place, cursor, places, residue_tables, start_of
+from irconv.types import I64, DType
+
+
+UNROLLED = 8
+"""Loops of so many steps are written out: there is little work between their ends."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the function calls its buffers and run-time sizes.
+
+    buffers: (name, element type, written) of all;  ``x``: the one that is read as input.
+    """
+
+    buffers: tuple[tuple[str, DType, bool], ...]
+    sizes: tuple[str, ...]
+    x: str
+    out: Pointer
+    batch: Expression
+    channels: Expression
+
+
+@dataclass
+class _Panel:
+    """A block that is worked on: its number in the group, its weights and its first column."""
+
+    number: Expression
+    weights: Pointer
+    column: Expression
+
+
+class Direct:
+    """Writes the function that does the sums."""
+
+    def __init__(self, c: Contraction, plan: Plan, epilogue: Epilogue, names: Names):
+        self.c, self.plan, self.epilogue, self.names = c, plan, epilogue, names
+        self.body = Body()
+        self.vector = Type(c.dtype, plan.lanes)
+        self.group: list[Expression] = []
+        self.axes: list[Place] = []
+        self.start: list[Expression] = []
+        self.array: PointerArray | None = None
+        self.tap_weights: Pointer | None = None
+        self.pixel_strides = None if c.has_residues else epilogue.pixel_strides(c)
+
+    def function(self) -> Function:
+        """The function; a task is a chunk of pixels for a few blocks of columns."""
+        body, c, plan = self.body, self.c, self.plan
+        tables = residue_tables(body, c)
+        self.array = body.pointers("rows", c.dtype, plan.pixels * (c.most_taps if plan.table else 1))
+        if c.has_residues:
+            self.tap_weights = body.array("tap_weights", I64, c.most_taps)
+        parts = -(-plan.blocks // plan.task_blocks)
+        chunks = body.let("chunks", (self.names.batch * c.places + (plan.chunk - 1)) // plan.chunk)
+        with body.tasks() as task:
+            chunk = body.let("chunk", task % chunks)
+            rest = body.let("rest", task // chunks)
+            group = body.let("group", rest // parts) if c.groups else literal(0)
+            self.group = [body.let("g", e) for e in unravel(group, [g.count for g in c.groups])] if c.groups else []
+            first = body.let("first_block", (rest % parts if c.groups else rest) * plan.task_blocks)
+            last = body.let("last_block", least(first + plan.task_blocks, plan.blocks))
+            panels = body.pointer("panels", Pointer("packed", c.dtype), group * self._panel_elements * plan.blocks)
+            source = body.pointer("image", Pointer(self.names.x, c.dtype), weighted(self.group, [g.x for g in c.groups]))
+            self._residues(tables, chunk, first, last, panels, source)
+        return body.function(c.name, self.names.buffers, self.names.sizes)
+
+    @property
+    def _panel_elements(self) -> Expression:
+        return self.names.channels * (self.c.taps * self.plan.width)
+
+    def _residues(
+        self,
+        tables: list[Pointer | None],
+        chunk: Expression,
+        first: Expression,
+        last: Expression,
+        panels: Pointer,
+        source: Pointer,
+    ) -> None:
+        """The task for all combinations of residues."""
+        body, c, plan = self.body, self.c, self.plan
+        count = 1
+        for axis in c.axes:
+            count *= len(axis.residues)
+        with body.loop("residue", 0, count) as residue:
+            self.axes = places(body, c, tables, residue)
+            self._find_taps()
+            pixels = self.names.batch
+            for axis in self.axes:
+                pixels = pixels * axis.count
+            start = body.let("start_pixel", chunk * plan.chunk)
+            stop = body.let("stop_pixel", least(start + plan.chunk, body.let("pixels", pixels)))
+            zeros = self._zeros()
+            assert self.array is not None
+            filler = Filler(body, c, plan, self.axes, self.array, source, zeros)
+            if plan.pixels_outer:
+                with body.loop("tile", start, stop, plan.pixels) as tile:
+                    self.start = start_of(body, self.axes, tile)
+                    filler.fill(tile, stop, self.start)
+                    with body.loop("block", first, last) as block:
+                        self._tile(tile, stop, self._panel(block, panels))
+            else:
+                with body.loop("block", first, last) as block:
+                    panel = self._panel(block, panels)
+                    with body.loop("tile", start, stop, plan.pixels) as tile:
+                        self.start = start_of(body, self.axes, tile)
+                        filler.fill(tile, stop, self.start)
+                        self._tile(tile, stop, panel)
+
+    def _zeros(self) -> Pointer | None:
+        if not self.plan.table:
+            return None
+        return self.body.pointer(
+            "zeros", Pointer("packed", self.c.dtype), self._panel_elements * (self.c.group_count * self.plan.blocks)
+        )
+
+    def _panel(self, block: Expression, panels: Pointer) -> _Panel:
+        weights = self.body.pointer("panel", panels, block * self._panel_elements)
+        return _Panel(block, weights, self.body.let("column", block * self.plan.width))
+
+    def _find_taps(self) -> None:
+        """Note where in a panel the taps of this combination of residues lie."""
+        body, c = self.body, self.c
+        if self.tap_weights is None:
+            return
+        table = self.tap_weights
+
+        def taps(axis: int, number: Expression, tap: Expression) -> None:
+            if axis == len(c.axes):
+                body.store(table, number, tap * (self.names.channels * self.plan.width))
+                return
+            place, shape = self.axes[axis], c.axes[axis]
+            with body.loop("i", 0, place.taps) as i:
+                whole = sum(r.taps for r in shape.residues)
+                at = tap * whole + (place.first_tap + i * shape.tap_step)
+                taps(axis + 1, body.let("tap", number * place.taps + i), body.let("weight_tap", at))
+
+        taps(0, literal(0), literal(0))
+
+    # --- a tile ------------------------------------------------------------------------------------------------------
+
+    def _tile(self, tile: Expression, stop: Expression, panel: _Panel) -> None:
+        """All of one tile for one block."""
+        body = self.body
+        if not self.plan.single:
+            self._sums_and_epilogue(self.plan.pixels, tile, stop, panel)
+            return
+        with body.when(compare("==", stop - tile, 1)):
+            self._sums_and_epilogue(1, tile, stop, panel)
+        with body.otherwise():
+            self._sums_and_epilogue(self.plan.pixels, tile, stop, panel)
+
+    def _sums_and_epilogue(self, pixels: int, tile: Expression, stop: Expression, panel: _Panel) -> None:
+        body, plan = self.body, self.plan
+        sums = [
+            [body.variable(f"sum{p}_{v}", Literal(0.0, self.vector)) for v in range(plan.vectors)] for p in range(pixels)
+        ]
+        self._sum(sums, panel.weights)
+        if self.pixel_strides is None or not self.epilogue.is_light:
+            self._through_memory(sums, tile, stop, panel)
+            return
+        full = literal_condition(plan.blocks == 1 or self.c.columns % plan.width == 0)
+        whole = compare("<=", tile + pixels, stop) if pixels > 1 else None
+        if full is None:
+            fits = compare("<=", panel.column + plan.width, self.c.columns)
+            whole = fits if whole is None else whole & fits
+        if whole is None:
+            self._from_registers(sums, tile, panel)
+            return
+        with body.when(whole):
+            self._from_registers(sums, tile, panel)
+        with body.otherwise():
+            self._through_memory(sums, tile, stop, panel)
+
+    def _sum(self, sums: list[list[Variable]], weights: Pointer) -> None:
+        """Run over taps and channels."""
+        body, c, plan = self.body, self.c, self.plan
+        pixels = len(sums)
+        assert self.array is not None
+        if plan.table:
+            taps: Expression = literal(1)
+            for axis in self.axes:
+                taps = taps * axis.taps
+            with body.loop("tap", 0, taps) as tap:
+                rows = [body.get_pointer("row", self.array, tap * plan.pixels + p) for p in range(pixels)]
+                depth = self.names.channels * plan.width
+                at = tap * depth if self.tap_weights is None else load(self.tap_weights, tap)
+                self._run(sums, rows, body.pointer("weights", weights, at), self.names.channels, c.x_channel, literal(0))
+            return
+        rows = [body.get_pointer("row", self.array, p) for p in range(pixels)]
+        self._nest(sums, rows, weights, merged(c, self.names.channels, plan.planar), literal(0), literal(0))
+
+    def _nest(
+        self,
+        sums: list[list[Variable]],
+        rows: list[Pointer],
+        weights: Pointer,
+        loops: list[tuple[Expression, int]],
+        offset: Expression,
+        number: Expression,
+    ) -> None:
+        """Loops over taps at known distances around the innermost one."""
+        (count, stride), *inner = loops
+        if not inner:
+            here = self.body.pointer("weights", weights, number * (count * self.plan.width))
+            self._run(sums, rows, here, count, stride, offset)
+            return
+        with self.body.loop("i", 0, count) as i:
+            at = self.body.let("offset", offset + i * stride)
+            self._nest(sums, rows, weights, inner, at, self.body.let("number", number * count + i))
+
+    def _run(
+        self,
+        sums: list[list[Variable]],
+        rows: list[Pointer],
+        weights: Pointer,
+        count: Expression,
+        stride: int,
+        offset: Expression,
+    ) -> None:
+        """The innermost loop: one column of pixels times one row of the panel."""
+        body, plan = self.body, self.plan
+        short = isinstance(count, Literal) and int(count.value) <= UNROLLED
+        with body.loop("c", 0, count, unroll=UNROLLED if short else 0) as channel:
+            parts = [
+                body.let("weight", load(weights, channel * plan.width + v * plan.lanes, plan.lanes))
+                for v in range(plan.vectors)
+            ]
+            at = offset + channel * stride
+            for row, accumulators in zip(rows, sums, strict=True):
+                value = body.let("value", splat(load(row, at), plan.lanes))
+                for accumulator, part in zip(accumulators, parts, strict=True):
+                    body.assign(accumulator, accumulator + value * part)
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    def _from_registers(self, sums: list[list[Variable]], tile: Expression, panel: _Panel) -> None:
+        """The epilogue for each accumulator where it is; the tile is whole."""
+        assert self.pixel_strides is not None
+        apart = [g for g in self.c.groups if g.out[0] != self.c.out_column]
+        strides = {
+            i: (*(self.epilogue.strides[i][g.out[0]] for g in apart), step, self.epilogue.strides[i][self.c.out_column])
+            for i, step in self.pixel_strides.items()
+        }
+        lead = [e for g, e in zip(self.c.groups, self.group, strict=True) if g.out[0] != self.c.out_column]
+        for v in range(self.plan.vectors):
+            count = None
+            if self.plan.blocks == 1 and (v + 1) * self.plan.lanes > self.c.columns:
+                if v * self.plan.lanes >= self.c.columns:
+                    continue
+                count = self.c.columns - v * self.plan.lanes
+            column = self._column(panel.column + v * self.plan.lanes)
+            for p, accumulators in enumerate(sums):
+                index = [*lead, tile + p, column]
+                self.epilogue.write(self.body, accumulators[v], strides, index, len(index) - 1, count, self.names.out)
+
+    def _column(self, column: Expression) -> Expression:
+        """A column of the group as one of the result."""
+        for g, number in zip(self.c.groups, self.group, strict=True):
+            if g.out[0] == self.c.out_column:
+                column = column + number * g.out[1]
+        return column
+
+    def _through_memory(self, sums: list[list[Variable]], tile: Expression, stop: Expression, panel: _Panel) -> None:
+        """The epilogue pixel by pixel, from a small array in memory: tiles that are cut off, results laid out in any way."""
+        body, plan = self.body, self.plan
+        kept = body.array("kept", self.c.dtype, len(sums) * plan.width)
+        for p, accumulators in enumerate(sums):
+            for v, accumulator in enumerate(accumulators):
+                body.store(kept, p * plan.width + v * plan.lanes, accumulator)
+        position = cursor(body, self.axes, self.start)
+        with body.loop("p", 0, least(stop - tile, len(sums))) as p:
+            for v in range(plan.vectors):
+                self._vector(kept, p, v, position, panel)
+            position.advance()
+
+    def _vector(self, kept: Pointer, p: Expression, v: int, position: Cursor, panel: _Panel) -> None:
+        """One vector of a pixel."""
+        body, c, plan = self.body, self.c, self.plan
+        column = body.let("at", panel.column + v * plan.lanes)
+
+        def write(count: Operand | None) -> None:
+            value = body.let("sum", load(kept, p * plan.width + v * plan.lanes, plan.lanes))
+            index = self._index(position, self._column(column))
+            self.epilogue.apply(body, value, index, c.out_column, count, self.names.out)
+
+        if c.columns % plan.width == 0:
+            write(None)
+            return
+        with body.when(compare("<", column, c.columns)):
+            ragged = c.columns % plan.lanes != 0
+            write(body.let("count", least(literal(c.columns) - column, plan.lanes)) if ragged else None)
+
+    def _index(self, position: Cursor, column: Expression) -> list[Expression]:
+        """The logical index in the result."""
+        c = self.c
+        index: dict[int, Expression] = {c.out_column: column, c.out_axes[0]: position.batch}
+        for number, (axis, place, at) in enumerate(zip(c.axes, self.axes, position.position, strict=True)):
+            index[c.out_axes[number + 1]] = at * axis.out_step + place.start
+        for g, e in zip(c.groups, self.group, strict=True):
+            if g.out[0] != c.out_column:
+                index[g.out[0]] = e
+        return [index[axis] for axis in sorted(index)]
+
+
+def literal_condition(holds: bool) -> bool | None:
+    """True if it is known to hold, else None."""
+    return True if holds else None
+
+
+def merged(c: Contraction, channels: Expression, planar: bool) -> list[tuple[Expression, int]]:
+    """(count, input stride) of the loops over taps and channels, neighbours that are one run of the input made one loop.
+
+    ``planar``: channels are the outermost loop.
+    """
+    loops: list[tuple[Expression, int]] = []
+    taps = [(literal(a.only.taps), a.tap_shift * s) for a, s in zip(c.axes, c.x_strides[1:], strict=True)]
+    through = (channels, c.x_channel)
+    for count, stride in reversed([through, *taps] if planar else [*taps, through]):
+        if count == literal(1) and loops:
+            continue
+        inner, step = loops[0] if loops else (literal(0), 0)
+        if loops and isinstance(inner, Literal) and isinstance(count, Literal) and stride == step * int(inner.value):
+            loops[0] = (literal(int(inner.value) * int(count.value)), step)
+        else:
+            loops.insert(0, (count, stride))
+    return loops

@@ -1,0 +1,241 @@
+"""What is laid out anew before a contraction: its weight in panels, and where it pays the input, padded and channels last.
+
+A panel holds the weight of one block of columns: ``[tap][channel][column of the block]``, padded with zero columns, so that the
+inner loop reads it front to back (``[channel][tap]`` where the input is copied channel by channel).  Behind the panels lies a
+row of zeros for taps outside the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from irconv.backends.codegen.body import FIRST, Body
+from irconv.backends.codegen.form import (
+    INDEX,
+    TRUTH,
+    Expression,
+    Function,
+    Literal,
+    Operand,
+    Pointer,
+    Type,
+    as_expression,
+    both,
+    compare,
+    literal,
+    load,
+    select,
+)
+from irconv.backends.native.kernels.contraction import Axis, Contraction
+from irconv.backends.native.kernels.plan import Plan
+from irconv.types import DType
+
+ROW_ELEMENTS = 1 << 15
+"""Elements of the copied input that a task writes, about."""
+
+Buffers = Sequence[tuple[str, DType, bool]]
+"""(name, element type, written) of all buffers of a kernel, in order."""
+
+
+def unravel(number: Expression, counts: Sequence[Operand]) -> list[Expression]:
+    """The position in an array of these counts of its element ``number``; the first count is not looked at."""
+    position: list[Expression] = []
+    for count in reversed(counts[1:]):
+        known = as_expression(count, INDEX)
+        if known == literal(1):
+            position.append(literal(0))
+            continue
+        position.append(number % known)
+        number = number // known
+    return [number, *reversed(position)]
+
+
+def weighted(position: Sequence[Expression], strides: Sequence[int], start: Expression | None = None) -> Expression:
+    """Elements to a position."""
+    offset = start or literal(0)
+    for index, stride in zip(position, strides, strict=True):
+        offset = offset + index * stride
+    return offset
+
+
+def least(first: Expression, second: Operand) -> Expression:
+    """The smaller of two indices."""
+    return select(compare("<", first, second), first, second)
+
+
+# --- the weight ------------------------------------------------------------------------------------------------------------
+
+
+def zero_row(c: Contraction) -> int:
+    """Elements of the row of zeros."""
+    return (c.channels - 1) * abs(c.x_channel) + 1
+
+
+def packed_size(c: Contraction, plan: Plan) -> int:
+    """Elements of the packed weight with its row of zeros."""
+    return c.group_count * plan.blocks * c.taps * c.channels * plan.width + (zero_row(c) if plan.table else 0)
+
+
+def pack_weight(c: Contraction, plan: Plan, buffers: Buffers, sizes: Sequence[str], channels: Operand) -> Function:
+    """Fill ``packed`` from ``w``; a task is one panel."""
+    body = Body()
+    source, target = Pointer("w", c.dtype), Pointer("packed", c.dtype)
+    width, depth = plan.width, as_expression(channels, INDEX)
+    counts = [sum(r.taps for r in axis.residues) for axis in c.axes]
+    zero = Literal(0.0, Type(c.dtype))
+    ragged = c.columns % width != 0
+    with body.tasks() as task:
+        first = body.let("first_column", task % plan.blocks * width)
+        group = unravel(task // plan.blocks, [g.count for g in c.groups]) if c.groups else []
+        start = body.let("start", weighted(group, [g.w for g in c.groups], first * c.w_column))
+        panel = body.pointer("panel", target, task * (depth * (c.taps * width)))
+        count = body.let("count", least(literal(c.columns) - first, width)) if ragged else literal(width)
+        with body.loop("tap", 0, c.taps) as tap:
+            place = body.let("place", weighted(unravel(tap, counts) if counts else [], c.w_taps, start))
+            with body.loop("channel", 0, depth) as channel:
+                number = channel * c.taps + tap if plan.planar else tap * depth + channel
+                row = body.let("row", number * width)
+                with body.loop("column", 0, count) as column:
+                    body.store(panel, row + column, load(source, place + channel * c.w_channel + column * c.w_column))
+                if ragged:
+                    with body.loop("rest", count, width) as column:
+                        body.store(panel, row + column, zero)
+    if plan.table:
+        with body.when(compare("==", FIRST, 0)), body.loop("i", 0, zero_row(c)) as i:
+            body.store(target, i + (packed_size(c, plan) - zero_row(c)), zero)
+    return body.function(f"{c.name}_pack", buffers, sizes)
+
+
+# --- the input -------------------------------------------------------------------------------------------------------------
+
+
+def _low(axis: Axis) -> int:
+    """The first place that a tap reads: negative where there is padding."""
+    return min(axis.only.shift, axis.only.shift + (axis.only.taps - 1) * axis.tap_shift)
+
+
+def _read(axis: Axis) -> int:
+    """Places from there to the last that is read."""
+    return (axis.only.count - 1) * axis.step + (axis.only.taps - 1) * abs(axis.tap_shift) + 1
+
+
+def copied(c: Contraction, plan: Plan) -> Contraction:
+    """The contraction over the copied input, in which no tap falls outside."""
+    total = c.group_count * c.channels
+    axes, strides = [], [1 if plan.planar else total]
+    for axis in reversed(c.axes):
+        residue = replace(axis.only, shift=axis.only.shift - _low(axis))
+        axes.append(replace(axis, size=_read(axis), residues=(residue,)))
+        strides.append(strides[-1] * _read(axis))
+    channel = 1
+    if plan.planar:
+        channel, strides[-1] = strides[-1], strides[-1] * total
+    groups = tuple(replace(g, x=c.channels * channel) for g in c.groups)
+    return replace(c, axes=tuple(reversed(axes)), x_strides=tuple(reversed(strides)), x_channel=channel, groups=groups)
+
+
+def copied_shape(c: Contraction, plan: Plan) -> tuple[int, ...]:
+    """The shape of the copied input."""
+    reads, channels = [_read(axis) for axis in c.axes], c.group_count * c.channels
+    return (c.batch, channels, *reads) if plan.planar else (c.batch, *reads, channels)
+
+
+def _row_axes(plan: Plan) -> int:
+    """How many axes of the copy after the batch are counted through by rows."""
+    return 2 if plan.planar else 1
+
+
+def copy_tasks(c: Contraction, plan: Plan) -> tuple[int, int]:
+    """Tasks of the copy, and the rows of each."""
+    shape, axes = copied_shape(c, plan), 1 + _row_axes(plan)
+    rows = max(1, ROW_ELEMENTS // math.prod(shape[axes:]))
+    return -(-math.prod(shape[:axes]) // rows), rows
+
+
+class _Copy:
+    """Writes the function that fills ``padded`` from ``x``."""
+
+    def __init__(self, c: Contraction, plan: Plan):
+        self.c, self.plan = c, plan
+        self.body = Body()
+        self.source, self.target = Pointer("x", c.dtype), Pointer("padded", c.dtype)
+        self.reads = [_read(axis) for axis in c.axes]
+        self.inner = copied(c, plan)
+
+    def function(self, buffers: Buffers, sizes: Sequence[str], batch: Expression) -> Function:
+        """A task is a few rows along the first spatial axis (of one channel, where it goes channel by channel)."""
+        body, c = self.body, self.c
+        rows = copy_tasks(c, self.plan)[1]
+        counts = [0, *([c.group_count * c.channels] if self.plan.planar else []), self.reads[0]]
+        with body.tasks() as task:
+            total = batch * math.prod(counts[1:])
+            last = body.let("last_row", least((task + 1) * rows, total))
+            with body.loop("row", task * rows, last) as row:
+                n, *channel, i = unravel(row, counts)
+                at = body.let("at", i + _low(c.axes[0]))
+                offset = n * c.x_strides[0] + at * c.x_strides[1]
+                if channel:
+                    offset = offset + self.channel_offset(channel[0])
+                place = body.let("place", row * (math.prod(copied_shape(c, self.plan)[1 + _row_axes(self.plan) :])))
+                self.fill(1, body.let("offset", offset), place, body.let("inside", is_inside(c.axes[0], at)))
+        return body.function(f"{c.name}_copy", buffers, sizes)
+
+    def channel_offset(self, channel: Expression) -> Expression:
+        """Elements to a channel, counted over all groups."""
+        c = self.c
+        if not c.groups:
+            return channel * c.x_channel
+        return channel // c.channels * c.groups[0].x + channel % c.channels * c.x_channel
+
+    def fill(self, axis: int, offset: Expression, place: Expression, inside: Expression) -> None:
+        """What lies behind a place along the first ``axis`` axes."""
+        body, c = self.body, self.c
+        if self.plan.planar and axis == len(c.axes) - 1:
+            self.line(axis, offset, place, inside)
+            return
+        if axis < len(c.axes):
+            with body.loop("i", 0, self.reads[axis]) as i:
+                at = body.let("at", i + _low(c.axes[axis]))
+                here = both(inside, is_inside(c.axes[axis], at))
+                further = body.let("offset", offset + at * c.x_strides[axis + 1])
+                step = self.inner.x_strides[axis + 1]
+                self.fill(axis + 1, further, body.let("place", place + i * step), body.let("inside", here))
+            return
+        channels = 1 if self.plan.planar else c.group_count * c.channels
+        zero = Literal(0.0, Type(c.dtype))
+        with body.when(inside), body.loop("c", 0, channels) as channel:
+            body.store(self.target, place + channel, load(self.source, offset + self.channel_offset(channel)))
+        with body.otherwise(), body.loop("c", 0, channels) as channel:
+            body.store(self.target, place + channel, zero)
+
+    def line(self, axis: int, offset: Expression, place: Expression, inside: Expression) -> None:
+        """A run along the last axis: zeros, neighbours of the input, zeros."""
+        body, reads = self.body, self.reads[axis]
+        low = _low(self.c.axes[axis])
+        first = min(reads, max(0, -low))
+        last = max(first, min(reads, self.c.axes[axis].size - low))
+        zero = Literal(0.0, Type(self.c.dtype))
+        with body.when(inside):
+            for start, stop in ((0, first), (last, reads)):
+                if start < stop:
+                    with body.loop("i", start, stop) as i:
+                        body.store(self.target, place + i, zero)
+            if first < last:
+                with body.loop("i", first, last) as i:
+                    body.store(self.target, place + i, load(self.source, offset + i + low))
+        with body.otherwise(), body.loop("i", 0, reads) as i:
+            body.store(self.target, place + i, zero)
+
+
+def copy_input(c: Contraction, plan: Plan, buffers: Buffers, sizes: Sequence[str], batch: Expression) -> Function:
+    """Fill ``padded`` from ``x``."""
+    return _Copy(c, plan).function(buffers, sizes, batch)
+
+
+def is_inside(axis: Axis, place: Expression) -> Expression:
+    """Whether a place along an axis of the input is one of its own."""
+    if _low(axis) >= 0 and _low(axis) + _read(axis) <= axis.size:
+        return Literal(True, TRUTH)
+    return both(compare(">=", place, 0), compare("<", place, axis.size))

@@ -1,0 +1,143 @@
+"""Which algorithm a contraction is computed by, and in which tiles, blocks and tasks.
+
+Everything here follows from shapes and the machine: never from the batch or the number of threads, so that the same source
+serves every batch and the same bits come out on any number of threads.
+
+A *tile* is ``pixels`` x ``vectors`` accumulators, held in registers while the sum runs.  A *block* is the columns of a tile; its
+packed weights, the *panel*, are read by one tile of pixels after the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irconv.backends.codegen.machine import Machine
+from irconv.backends.native.kernels.contraction import Contraction
+
+MACS = 1_750_000
+"""Products in a task, about: 25 us on one core."""
+
+REUSE = 98
+"""Pixels for which a panel that comes from memory is used in a task at the least, where there are so many."""
+
+TABLE = 1 << 14
+"""The most pointers that a tile may need."""
+
+FEW = 4
+"""So many channels are few."""
+
+PENALTY = {1: 1.3, 2: 1.0, 3: 0.97, 4: 1.02}
+"""What a tile of so many vectors takes for each product, measured: broadcasts are shared by few multiplications, or one
+accumulator too many for the registers."""
+
+UNEVEN = 1.04
+"""What tiles take that do not end where rows end: their pixels are looked at one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a contraction is cut.
+
+    lanes:     of a vector.
+    pixels, vectors: of a tile.
+    single:    whether tiles of one pixel have code of their own.
+    blocks:    of columns, per group.
+    task_blocks, chunk: blocks and pixels of one task.
+    pixels_outer: a tile's blocks one after the other; else a block's tiles (its panel then stays in cache).
+    copied:    the input is copied first with its padding, channels last,
+    planar:    or channel by channel as it is; the sum then runs over channels first, over taps in them.
+    table:     taps may fall outside: each tile has a table of pointers, some to a row of zeros.
+    """
+
+    lanes: int
+    pixels: int
+    vectors: int
+    single: bool
+    blocks: int
+    task_blocks: int
+    chunk: int
+    pixels_outer: bool
+    copied: bool
+    planar: bool
+    table: bool
+
+    @property
+    def width(self) -> int:
+        """Columns of a block."""
+        return self.lanes * self.vectors
+
+
+def choose(contraction: Contraction, machine: Machine, strict: bool = False) -> str:
+    """The algorithm: "direct", the sum as it stands.  ``strict`` keeps to algorithms with plain rounding."""
+    return "direct"
+
+
+def make_plan(c: Contraction, machine: Machine) -> Plan:
+    """The plan of the direct algorithm."""
+    lanes = machine.lanes(c.dtype.bytes)
+    pixels, vectors = _tile(c, lanes, machine)
+    copied = _is_copied(c)
+    blocks = -(-c.columns // (lanes * vectors))
+    channels = 256 if c.long else c.channels
+    panel = c.taps * channels * lanes * vectors
+    task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine)
+    single = c.places == 1 and pixels > 1
+    planar = copied and c.x_channel != 1 and c.x_strides[-1] == 1 and c.channels <= FEW
+    table = c.has_residues or not (copied or c.is_inside)
+    return Plan(lanes, pixels, vectors, single, blocks, task_blocks, chunk, outer, copied, planar, table)
+
+
+def _tile(c: Contraction, lanes: int, machine: Machine) -> tuple[int, int]:
+    """Pixels and vectors of a tile: little padding of the last block and the last tile, many accumulators for each load."""
+    total = -(-c.columns // lanes)
+    most = 4 if machine.registers >= 32 else 2
+    best: tuple[float, int, int] | None = None
+    for vectors in range(most, 0, -1):
+        limit = machine.registers // vectors - 1 if vectors == 4 else (machine.registers - vectors - 1) // vectors
+        limit = min(10 if vectors == 1 else 14, limit)
+        for pixels in range(limit, max(1, limit // 2), -1):
+            cost = -(-total // vectors) * vectors * PENALTY[vectors] * _pixel_cost(c, pixels, limit)
+            if best is None or cost < best[0] - 1e-9:
+                best = cost, pixels, vectors
+    assert best is not None
+    return best[1:]
+
+
+def _pixel_cost(c: Contraction, pixels: int, limit: int) -> float:
+    """What a pixel takes in tiles of so many: pixels of the last tile that are not there, smaller tiles, uneven ones."""
+    cost = 1 + 0.1 * (1 - pixels / limit)
+    if c.places > 1:
+        cost *= -(-c.places // pixels) * pixels / c.places
+        row = c.axes[-1].only.count
+        if row % pixels and pixels % row:
+            cost *= UNEVEN
+    return cost
+
+
+def _is_copied(c: Contraction) -> bool:
+    """Whether to copy the input: where channels lie far apart, or are so few that loops over taps would cost much."""
+    if c.has_residues or (c.taps == 1 and c.is_inside):
+        return False
+    if c.is_inside:
+        return c.x_channel != 1 and c.channels <= FEW
+    return c.x_channel != 1 or c.channels <= FEW
+
+
+def _cut(c: Contraction, blocks: int, panel: int, pixels: int, machine: Machine) -> tuple[int, int, bool]:
+    """Blocks and pixels of a task, and whether pixels are the outer loop in it."""
+    weights = blocks * panel
+    fits = weights * c.dtype.bytes <= machine.cache_bytes // 2
+    task_blocks = blocks
+    if fits:
+        chunk = MACS // weights
+        while task_blocks > 1 and c.places * weights > 8 * MACS and -(-c.places // max(chunk, pixels)) < 8:
+            task_blocks = -(-task_blocks // 2)
+            chunk = MACS // (task_blocks * panel)
+    else:
+        task_blocks = max(1, min(blocks, 65536 // panel))
+        chunk = max(REUSE, MACS // (task_blocks * panel))
+    chunk = -(-max(1, chunk) // pixels) * pixels
+    if c.places > 1 and chunk < c.places:
+        even = -(-c.places // -(-c.places // chunk))
+        chunk = -(-even // pixels) * pixels
+    return task_blocks, chunk, fits

@@ -1,0 +1,156 @@
+"""A program's steps cut into rows of native ones, which C runs with one call, and single ones that Python runs between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from irconv.backends.arrays.base import Array
+from irconv.backends.arrays.steps import Context, Layout, Step
+from irconv.backends.native.base import NativeKernel, Prepared
+from irconv.backends.native.lowering import NativeLowering
+from irconv.backends.native.runtime import (
+    COPY,
+    FINITE_F32,
+    FINITE_F64,
+    PHASE,
+    Entry,
+    Table,
+    address_of,
+    function_address,
+)
+from irconv.graph import Graph
+from irconv.types import F32, F64, TensorType
+
+FINITE = {F32: FINITE_F32, F64: FINITE_F64}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Entries ``first`` to ``first + count - 1`` of the table, or (count 0) a step that Python runs."""
+
+    first: int
+    count: int
+    step: Step | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What runs in which way.
+
+    entries: the table's; ``sources`` tells which step each came from.
+    mixed:   whether Python runs something.
+    kept:    what is prepared once and kept.
+    """
+
+    entries: tuple[Entry, ...]
+    sources: tuple[Step, ...]
+    segments: tuple[Segment, ...]
+    mixed: bool
+    kept: tuple[Kept, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A temporary that is filled when the leaf (a state or a constant) has changed, and only read by the kernels.
+
+    slot, type: of the temporary.  operand: the slot that it is made from, the leaf or a view of it.
+    """
+
+    entry: Entry
+    slot: int
+    type: TensorType
+    operand: int
+    leaf: int
+
+
+def plan_segments(graph: Graph, layout: Layout, lowering: NativeLowering) -> Plan:
+    """Cut a layout into segments.  Native kernels must have been compiled, or are now."""
+    entries: list[Entry] = []
+    sources: list[Step] = []
+    segments: list[Segment] = []
+    kept: list[Kept] = []
+    for step in layout.steps:
+        made = None if step.kernel is None else lowering.lower(graph, step.kernel)
+        if step.kernel is not None and isinstance(made, NativeKernel):
+            prepared = lowering.kept(graph, step.kernel)
+            kept += [_kept(step, made, each, leaf) for each, leaf in prepared]
+            skipped = {each.phase for each, _ in prepared}
+            new = [_phase(step, made, i) for i in range(len(made.phases)) if i not in skipped]
+        elif step.kernel is None and (plain := _plain(graph, step)) is not None:
+            new = [plain]
+        else:
+            segments.append(Segment(len(entries), 0, step))
+            continue
+        if not segments or segments[-1].step is not None:
+            segments.append(Segment(len(entries), 0))
+        last = segments.pop()
+        segments.append(Segment(last.first, last.count + len(new)))
+        entries += new
+        sources += [step] * len(new)
+    mixed = any(segment.step is not None for segment in segments)
+    return Plan(tuple(entries), tuple(sources), tuple(segments), mixed, tuple(kept))
+
+
+def _phase(step: Step, made: NativeKernel, position: int) -> Entry:
+    phase = made.phases[position]
+    return Entry(PHASE, step.slots, phase.tasks, function_address(made.unit, phase.function), made.sizes)
+
+
+def _kept(step: Step, made: NativeKernel, prepared: Prepared, leaf: int) -> Kept:
+    type_ = made.scratch[prepared.scratch - (len(step.slots) - len(made.scratch))]
+    entry = _phase(step, made, prepared.phase)
+    return Kept(entry, step.slots[prepared.scratch], type_, step.slots[prepared.operand], leaf)
+
+
+def _plain(graph: Graph, step: Step) -> Entry | None:
+    """A check, or the copy of a new state, as an entry of the table; None for one that only Python can do."""
+    types = [graph[slot].type for slot in step.slots]
+    if any(type_.layout is not None for type_ in types):
+        return None
+    if len(types) == 2:
+        return Entry(COPY, step.slots, types[0].bytes)
+    kind = FINITE.get(types[0].dtype)
+    return None if kind is None else Entry(kind, step.slots, types[0].size)
+
+
+class NativeContext(Context):
+    """The memory of one call at a time, and the table of steps that work in it."""
+
+    def __init__(self, layout: Layout, fixed: dict[int, Array], arena: Array, plan: Plan):
+        super().__init__(layout, fixed, arena)
+        self.table = Table(plan.entries)
+        self.patches: list[tuple[int, list[int]]] = []  # slots bound at each call, and where their addresses go
+        for slot, positions in self.table.positions.items():
+            if slot in layout.called:
+                self.patches.append((slot, positions))
+            else:
+                self.table.point(slot, address_of(self.arrays[slot]))
+        self.rows: list[tuple[int, int, Segment, Callable[[list[Any]], Any] | None]] = [
+            (self.table.at(segment.first), segment.count, segment, None if segment.step is None else _picker(segment.step.slots))
+            for segment in plan.segments
+        ]
+
+    def patch(self) -> None:
+        """Tell the table where this call's inputs and outputs are."""
+        arrays, pointers = self.arrays, self.table.pointers
+        for slot, positions in self.patches:
+            address = arrays[slot].__array_interface__["data"][0]
+            for position in positions:
+                pointers[position] = address
+
+
+def _picker(slots: Sequence[int]) -> Callable[[list[Any]], Any]:
+    if len(slots) == 1:
+        only = slots[0]
+        return lambda arrays: (arrays[only],)
+    return itemgetter(*slots)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The array, or a row-major, aligned copy in the machine's byte order."""
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
