@@ -134,7 +134,7 @@ def _may_merge(uses: Search, node: Node, reader: Node) -> bool:
 
 def _waits(uses: Search, node: Node, folded: set[int], steps: int = MOST_STEPS) -> bool:
     """Whether a node needs one of the reductions, or is read only by elementwise work that does."""
-    if _reaches_back(uses, [node.id], folded):
+    if reaches_back(uses, [node.id], folded):
         return True
     readers = [uses.graph[i] for i in uses.readers[node.id]]
     if steps == 0 or not readers or node.id in uses.kept or len(readers) > MOST_STEPS:
@@ -153,10 +153,10 @@ def _is_whole(uses: Search, members: set[int]) -> bool:
     operands = {operand for i in members for operand in graph[i].operands}
     if any(i in members and graph[i].op.name in REDUCTIONS for i in operands):
         return False
-    return not _reaches_back(uses, operands - members, members)
+    return not reaches_back(uses, operands - members, members)
 
 
-def _reaches_back(uses: Search, starts: Iterable[int], targets: set[int]) -> bool:
+def reaches_back(uses: Search, starts: Iterable[int], targets: set[int]) -> bool:
     """Whether any of ``starts`` is computed from one of ``targets``."""
     earliest = min(uses.position[i] for i in targets)
     seen: set[int] = set()

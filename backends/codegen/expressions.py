@@ -9,6 +9,7 @@ The ops are entered by family: :mod:`irconv.backends.codegen.arithmetic`, ``logi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,16 +31,40 @@ EXACT = frozenset({"copy", "stop_gradient", "attach_gradient", "where", "cast"})
 """Ops that take float16 as it is: they move values, or say themselves how they round."""
 
 
+BY_NUMBER = frozenset({"power", "floor_divide", "remainder"})
+"""Ops whose code depends on what their second operand is, if that is known."""
+
+FORMULA_NUMBERS = (0, 1, -1, math.inf, -math.inf)
+"""Constants that are written out wherever they occur (True and False are 1 and 0)."""
+
+
 def operands_read(node: Node) -> tuple[int, ...]:
     """The ids of the operands that an elementwise op reads: attach_gradient looks at the first alone."""
     return node.operands[:1] if node.op.name == "attach_gradient" else node.operands
 
 
 def values_read(graph: Graph, nodes: Sequence[int]) -> tuple[int, ...]:
-    """Ids of the values from outside that :func:`evaluate` asks for, each once: constants of one number are written out."""
+    """Ids of the values from outside that :func:`evaluate` asks for, each once."""
     members = set(nodes)
-    reads = dict.fromkeys(i for node in nodes for i in operands_read(graph[node]) if i not in members)
-    return tuple(i for i in reads if constant_number(graph[i]) is None)
+    return tuple(
+        dict.fromkeys(
+            i
+            for node in nodes
+            for position, i in enumerate(operands_read(graph[node]))
+            if i not in members and written_number(graph, graph[node], position) is None
+        )
+    )
+
+
+def written_number(graph: Graph, node: Node, position: int) -> Any:
+    """The number that stands in the code for an operand, None if it is read at run time as other values are.
+
+    Only numbers that are part of a formula are written: others (1 / n, a learning rate) would make a source of their own
+    for every batch and layer.
+    """
+    number = constant_number(graph[node.operands[position]])
+    by_number = position == 1 and node.op.name in BY_NUMBER
+    return number if by_number or number in FORMULA_NUMBERS else None
 
 
 def constant_number(node: Node) -> Any:
@@ -98,21 +123,29 @@ def evaluate(
     for i in nodes:
         node = graph[i]
         reads = operands_read(node)
-        for source in reads:
+        values = []
+        for position, source in enumerate(reads):
+            number = None if source in known else written_number(graph, node, position)
+            if number is not None:
+                values.append(_written(number, graph[source], lanes, size))
+                continue
             if source not in known:
                 known[source] = _fetched(body, graph[source], operand, lanes, size)
-        known[i] = body.let(node.op.name, _applied(body, graph, node, [known[s] for s in reads], lanes))
+            values.append(known[source])
+        known[i] = body.let(node.op.name, _applied(body, graph, node, values, lanes))
 
 
 def _fetched(body: Body, node: Node, operand: Callable[[int], Expression], lanes: int, size: int) -> Expression:
-    value = constant_number(node)
-    if value is not None:
-        fetched: Expression = Literal(value, Type(node.type.dtype, lanes))
-    else:
-        fetched = splat(operand(node.id), lanes)
-    if node.type.dtype is BOOL and lanes > 1:
+    """A value from outside, in every lane if it is a scalar, as a mask if it holds truth values."""
+    fetched = splat(operand(node.id), lanes)
+    if node.type.dtype is BOOL:
         fetched = as_mask(fetched, size)
-    return body.let(node.op.name if node.is_leaf else "value", fetched)
+    return body.let("value", fetched)
+
+
+def _written(number: Any, node: Node, lanes: int, size: int) -> Expression:
+    written = Literal(number, Type(node.type.dtype, lanes))
+    return as_mask(written, size) if node.type.dtype is BOOL else written
 
 
 def _applied(body: Body, graph: Graph, node: Node, operands: list[Expression], lanes: int) -> Expression:

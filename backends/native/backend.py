@@ -44,15 +44,7 @@ class NativeBackend:
         find_compiler()
         self.pool = self.pool or pool()
         lowering = self._planned = self._lowering()
-        return Target(
-            self.name,
-            kinds=frozenset(FUSED) | (frozenset(NATIVE) - frozenset(OPS)),
-            block_bytes=BLOCK_BYTES,
-            vector_width=lowering.machine.lanes(4),
-            layouts=("row-major", "channels-last"),
-            workspace=lowering.workspace,
-            writes_in_place=lowering.writes_in_place,
-        )
+        return native_target(lowering)
 
     def build(self, program: Program) -> NativeExecutable:
         """Compile the units of a program side by side, and bind it to arrays.  Raises BackendError when that fails."""
@@ -64,6 +56,19 @@ class NativeBackend:
     def _lowering(self) -> NativeLowering:
         count = self.pool.threads if self.pool is not None else threads()
         return NativeLowering(self.machine or find_machine(), count, array_pool(), self.strict)
+
+
+def native_target(lowering: NativeLowering) -> Target:
+    """What there is code for."""
+    return Target(
+        NativeBackend.name,
+        kinds=frozenset(FUSED) | (frozenset(NATIVE) - frozenset(OPS)),
+        block_bytes=BLOCK_BYTES,
+        vector_width=lowering.machine.lanes(4),
+        layouts=("row-major", "channels-last"),
+        workspace=lowering.workspace,
+        writes_in_place=lowering.writes_in_place,
+    )
 
 
 def compile_units(program: Program, lowering: Lowering) -> None:

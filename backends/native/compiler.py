@@ -80,8 +80,8 @@ class Compiler:
         return trimmed(output) or f"it ended with status {status} and said nothing"
 
 
-def run(command: Sequence[str], timeout: float) -> tuple[int, str]:
-    """Run a program to its end: status and what it printed.  Status -1, with the reason, where it cannot be run."""
+def run(command: Sequence[str], timeout: float, folder: Path | None = None) -> tuple[int, str]:
+    """Run a program (in a folder) to its end: status and what it printed.  Status -1, with the reason, where it cannot be run."""
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         process = subprocess.Popen(
@@ -90,6 +90,7 @@ def run(command: Sequence[str], timeout: float) -> tuple[int, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=folder,
             start_new_session=True,  # so that what it starts can be ended with it
         )
     except (OSError, ValueError) as error:

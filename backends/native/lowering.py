@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irconv.backends.arrays.base import Array, ArrayKernel, Parallel, ViewKernel
+from irconv.backends.arrays.base import FUSED, Array, ArrayKernel, FusedRequest, Parallel, ViewKernel
 from irconv.backends.arrays.lower import Lowering, operand_ids
+from irconv.backends.arrays.sequence import one_by_one
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest, Prepared, named
 from irconv.graph import Graph
@@ -30,7 +31,12 @@ class NativeLowering(Lowering):
         native = None if kernel.is_view else self._native(graph, kernel)
         if native is not None:
             return native
-        made = super()._make(graph, kernel)
+        if len(kernel.nodes) > 1 and kernel.kind not in FUSED:
+            made: ArrayKernel | ViewKernel = one_by_one(
+                FusedRequest(np, graph, kernel, self._contiguous, self.parallel, self.strict)
+            )
+        else:
+            made = super()._make(graph, kernel)
         if isinstance(made, ViewKernel):
             return made
         return _stored(made, [graph[value].type for value in kernel.outputs])

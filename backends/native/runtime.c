@@ -19,7 +19,9 @@
 #include <string.h>
 #include <time.h>
 
+#ifndef EXPORT /* a library that includes this file keeps it to itself */
 #define EXPORT __attribute__((visibility("default")))
+#endif
 
 typedef void (*Function)(void *const *buffers, const int64_t *sizes, int64_t first, int64_t last, int64_t worker);
 

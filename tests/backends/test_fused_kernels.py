@@ -297,5 +297,6 @@ def test_every_fused_kind_is_tested() -> None:
         "matmul_epilogue",
         "conv_weight_gradient",
         "pool_indices",
+        "reductions",
     }
     assert set(FUSED) == tested

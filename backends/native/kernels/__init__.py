@@ -1,6 +1,7 @@
 """Generators of native kernels; importing the package enters them all."""
 
 from irconv.backends.native.kernels import (
+    columns,
     contract,
     elementwise,
     mean_variance,
@@ -9,11 +10,13 @@ from irconv.backends.native.kernels import (
     random,
     reduce,
     reduce_position,
+    row_softmax,
     unpool,
     weight_gradient,
 )
 
 __all__ = [
+    "columns",
     "contract",
     "elementwise",
     "mean_variance",
@@ -22,6 +25,7 @@ __all__ = [
     "random",
     "reduce",
     "reduce_position",
+    "row_softmax",
     "unpool",
     "weight_gradient",
 ]

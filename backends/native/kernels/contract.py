@@ -26,7 +26,8 @@ from irconv.backends.native.kernels.packing import (
     packed_size,
     zero_row,
 )
-from irconv.backends.native.kernels.plan import TABLE, Plan, choose, make_plan
+from irconv.backends.native.kernels.plan import TABLE, Plan, make_plan
+from irconv.backends.native.kernels.winograd import winograd
 from irconv.graph import Node
 from irconv.types import F32, F64, TensorType
 
@@ -65,7 +66,9 @@ def _contract(
         made = depthwise(request)
         if made is not None or row_major_throughout(request, node):
             return made
-    choose(c, request.machine, request.strict)
+    tiled = winograd(request, node, c)
+    if tiled is not None:
+        return tiled
     return _direct(request, node, c, make_plan(c, request.machine))
 
 

@@ -47,6 +47,9 @@ from irconv.types import F32, F64, DType, TensorType
 TASK_PRODUCTS = 500_000
 """Multiplications of a task: 10 to 20 us."""
 
+FEWEST_TAPS = 9
+"""A layer with fewer takes no less time: it waits for memory."""
+
 Buffers = tuple[tuple[str, DType, bool], ...]
 BATCH = Variable("batch", INDEX)
 
@@ -103,14 +106,14 @@ def _layer(request: NativeRequest, node: Node) -> Layer:
     a, size, kernel, counts = node.attributes, x.type.shape[2:], w.type.shape[2:], node.type.shape[2:]
     transposed = node.op.name == "conv_transpose"
     before: Ints = a.padding if transposed else tuple(before for before, _ in a.padding)
-    every = list(zip(size, counts, kernel, a.stride, a.dilation, before, strict=True))
+    every = size, counts, kernel, a.stride, a.dilation, before
     make = transposed_axis if transposed else forward_axis
     return Layer(
         dtype=node.type.dtype,
         batch=x.type.shape[0],
         channels=x.type.shape[1],
-        outer=tuple(Outer(*axis, transposed=transposed) for axis in every[:-1]),
-        last=make(*every[-1]),
+        outer=Outer.along(transposed, *(values[:-1] for values in every)),
+        last=make(*(values[-1] for values in every)),
         width=kernel[-1],
         x_strides=request.strides[x.id],
         w_strides=request.strides[w.id],
@@ -149,7 +152,8 @@ class DepthwiseCode:
         self.lanes = machine.lanes(layer.dtype.bytes)
         self.body = Body()
         self.count = None if layer.channels >= self.lanes else layer.channels
-        row = layer.channels * layer.outer_taps * sum(r.count * r.taps for r in layer.last.residues)
+        taps = max(FEWEST_TAPS, layer.outer_taps * layer.last.most_taps)
+        row = layer.channels * layer.last.outputs * taps
         self.task_rows = max(1, TASK_PRODUCTS // max(1, row))
 
     def function(self, buffers: Buffers) -> Function:
@@ -221,8 +225,8 @@ class DepthwiseCode:
             body.store(held, p * lanes, value)
         with body.loop("pixel", 0, len(sums)) as pixel:
             place = places[0] + pixel * self.layer.last.out_step
-            value = body.let("product", load(held, pixel * lanes, lanes))
-            self.epilogue.apply(body, value, [lead, channel, *outer, place], 1, self._part(), self.out)
+            product = body.let("product", load(held, pixel * lanes, lanes))
+            self.epilogue.apply(body, product, [lead, channel, *outer, place], 1, self._part(), self.out)
 
     def _part(self) -> Literal | None:
         return None if self.count is None else literal(self.count)

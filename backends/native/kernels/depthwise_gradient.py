@@ -6,6 +6,7 @@ A task adds up some rows of d into a gradient of its own; a second phase adds th
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 
 from irconv.backends.codegen.body import Body
@@ -41,6 +42,9 @@ from irconv.types import I64, DType, TensorType
 SPLIT_PRODUCTS, MOST_SPLITS = 1_000_000, 32
 """Multiplications of a task (some 30 us), and how many tasks there are at most."""
 
+FEWEST_TAPS = 9
+"""A layer with fewer takes no less time: it waits for memory."""
+
 MOST_CHAINS = 4
 """Neighbouring pixels are added to different sums, so many at most: one addition need not wait for the other."""
 
@@ -63,7 +67,8 @@ def depthwise_gradient(request: NativeRequest, p: Problem, d: int, x: int) -> Na
         return tuple((name, dtype, name == written) for name, dtype in parts)
 
     code = GradientCode(layer, p, machine, Pointer(names[d], p.dtype), Pointer(names[x], p.dtype))
-    splits = max(1, min(MOST_SPLITS, layer.batch * layer.rows, -(-p.products // SPLIT_PRODUCTS)))
+    products = layer.batch * layer.channels * math.prod(p.counts) * max(FEWEST_TAPS, p.taps)
+    splits = max(1, min(MOST_SPLITS, layer.batch * layer.rows, -(-products // SPLIT_PRODUCTS)))
     functions = [code.sums(buffers("partial")), code.total(buffers("gradient"))]
     phases = (Phase(functions[0].name, splits), Phase(functions[1].name, 1))
     partial = TensorType(p.dtype, (splits, p.taps, -(-layer.channels // lanes) * lanes))
@@ -71,13 +76,13 @@ def depthwise_gradient(request: NativeRequest, p: Problem, d: int, x: int) -> Na
 
 
 def _layer(p: Problem) -> Layer:
-    every = list(zip(p.size, p.counts, p.kernel, p.stride, p.dilation, p.before, strict=True))
+    every = p.size, p.counts, p.kernel, p.stride, p.dilation, p.before
     return Layer(
         dtype=p.dtype,
         batch=p.batch,
         channels=p.groups,
-        outer=tuple(Outer(*axis, transposed=False) for axis in every[:-1]),
-        last=forward_axis(*every[-1]),
+        outer=Outer.along(False, *(values[:-1] for values in every)),
+        last=forward_axis(*(values[-1] for values in every)),
         width=p.kernel[-1],
         x_strides=p.x_strides,
         w_strides=(),

@@ -41,6 +41,12 @@ class Outer:
     before: int
     transposed: bool
 
+    @classmethod
+    def along(cls, transposed: bool, *parameters: Sequence[int]) -> tuple[Outer, ...]:
+        """All axes, from the values of each field but the last for every axis."""
+        every = zip(*parameters, strict=True)
+        return tuple(cls(n, count, k, s, d, before, transposed) for n, count, k, s, d, before in every)
+
     def seen(self, place: Expression, tap: Expression) -> tuple[Expression, Expression]:
         """Where an output sees the input at a tap, and whether that is inside."""
         if not self.transposed:

@@ -13,6 +13,7 @@ Sums run over taps, then channels, in order, with one accumulator for each resul
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from irconv.backends.codegen.body import Body
@@ -34,12 +35,16 @@ from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue
 from irconv.backends.native.kernels.packing import least, unravel, weighted
 from irconv.backends.native.kernels.plan import Plan
+from irconv.backends.native.kernels.planes import PlaneStore, is_planar
 from irconv.backends.native.kernels.tiles import Cursor, Filler, Place, cursor, places, residue_tables, start_of
 from irconv.types import I64, DType
 
-
 UNROLLED = 8
 """Loops of so many steps are written out: there is little work between their ends."""
+
+
+AHEAD = 2048
+"""Elements from the weights in use to those that are fetched: the processor does not look beyond a page by itself."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,11 @@ class Direct:
         self.start: list[Expression] = []
         self.array: PointerArray | None = None
         self.tap_weights: Pointer | None = None
-        self.pixel_strides = None if c.has_residues else epilogue.pixel_strides(c)
+        strides = epilogue.strides[epilogue.result]
+        self.planes: PlaneStore | None = None
+        if names.out.dtype is c.dtype and plan.pixels > 1 and is_planar(c, strides):
+            self.planes = PlaneStore(self.body, c, plan, names.out, strides, self._index)
+        self.pixel_strides = None if c.has_residues or self.planes else epilogue.pixel_strides(c)
 
     def function(self) -> Function:
         """The function; a task is a chunk of pixels for a few blocks of columns."""
@@ -263,6 +272,9 @@ class Direct:
                 body.let("weight", load(weights, channel * plan.width + v * plan.lanes, plan.lanes))
                 for v in range(plan.vectors)
             ]
+            if plan.prefetched and not short:
+                for v in range(plan.vectors):
+                    body.prefetch(weights, channel * plan.width + v * plan.lanes + AHEAD)
             at = offset + channel * stride
             for row, accumulators in zip(rows, sums, strict=True):
                 value = body.let("value", splat(load(row, at), plan.lanes))
@@ -306,10 +318,13 @@ class Direct:
             for v, accumulator in enumerate(accumulators):
                 body.store(kept, p * plan.width + v * plan.lanes, accumulator)
         position = cursor(body, self.axes, self.start)
-        with body.loop("p", 0, least(stop - tile, len(sums))) as p:
+        count = body.let("count", least(stop - tile, len(sums)))
+        with body.loop("p", 0, count) as p:
             for v in range(plan.vectors):
                 self._vector(kept, p, v, position, panel)
             position.advance()
+        if self.planes is not None:
+            self.planes.store(kept, tile, count, self.start, panel.column)
 
     def _vector(self, kept: Pointer, p: Expression, v: int, position: Cursor, panel: _Panel) -> None:
         """One vector of a pixel."""
@@ -318,8 +333,13 @@ class Direct:
 
         def write(count: Operand | None) -> None:
             value = body.let("sum", load(kept, p * plan.width + v * plan.lanes, plan.lanes))
-            index = self._index(position, self._column(column))
-            self.epilogue.apply(body, value, index, c.out_column, count, self.names.out)
+            index = self._index([position.batch, *position.position], column)
+            if self.planes is None:
+                self.epilogue.apply(body, value, index, c.out_column, count, self.names.out)
+                return
+            strides = {i: tuple(s) for i, s in self.epilogue.strides.items()}
+            value = self.epilogue.value(body, value, strides, index, c.out_column, count)
+            body.store(kept, p * plan.width + v * plan.lanes, value)
 
         if c.columns % plan.width == 0:
             write(None)
@@ -328,11 +348,11 @@ class Direct:
             ragged = c.columns % plan.lanes != 0
             write(body.let("count", least(literal(c.columns) - column, plan.lanes)) if ragged else None)
 
-    def _index(self, position: Cursor, column: Expression) -> list[Expression]:
-        """The logical index in the result."""
+    def _index(self, position: Sequence[Expression], column: Expression) -> list[Expression]:
+        """The logical index in the result of a pixel (batch, then axes) and a column of the group."""
         c = self.c
-        index: dict[int, Expression] = {c.out_column: column, c.out_axes[0]: position.batch}
-        for number, (axis, place, at) in enumerate(zip(c.axes, self.axes, position.position, strict=True)):
+        index: dict[int, Expression] = {c.out_column: self._column(column), c.out_axes[0]: position[0]}
+        for number, (axis, place, at) in enumerate(zip(c.axes, self.axes, position[1:], strict=True)):
             index[c.out_axes[number + 1]] = at * axis.out_step + place.start
         for g, e in zip(c.groups, self.group, strict=True):
             if g.out[0] != c.out_column:

@@ -91,15 +91,17 @@ class Extent:
     strides: Strides
     is_result: bool = False
 
-    @property
-    def is_number(self) -> bool:
-        """Whether it is an operand of one element: the same everywhere."""
-        return not self.is_result and all(n == 1 for n in self.shape)
+    def is_number(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is an operand of one element, the same everywhere in ``shape``.
+
+        What has the very shape of a result of one element does not count: with another batch it may be more.
+        """
+        return not self.is_result and all(n == 1 for n in self.shape) and self.shape != shape
 
 
 def plan_space(shape: tuple[int, ...], values: Sequence[Extent], element_bytes: int, outputs: int = 1) -> Space:
     """The space of results of ``shape``; the first of ``values`` is the result by whose storage the axes are ordered."""
-    spread = [value for value in values if not value.is_number]
+    spread = [value for value in values if not value.is_number(shape)]
     padded = [_padded(value, shape) for value in spread]
     axes = [axis for axis, n in enumerate(shape) if n != 1 or (axis == 0 and _repeats(spread, shape))]
     first = padded[0]
@@ -114,7 +116,7 @@ def plan_space(shape: tuple[int, ...], values: Sequence[Extent], element_bytes: 
             extents, columns = [1, *extents], [[(0, False)] * len(spread), *columns]
     found = iter(range(len(spread)))
     number = (0,) * len(extents)
-    strides = [number if value.is_number else _column(columns, next(found)) for value in values]
+    strides = [number if value.is_number(shape) else _column(columns, next(found)) for value in values]
     terms = tuple(Term(s, s[-1] if s[-1] in (0, 1) else None) for s in strides)
     return _cut(tuple(extents), terms, element_bytes * outputs)
 

@@ -25,12 +25,17 @@ MOVEMENT = ("copy", "stop_gradient")
 
 @native("elementwise", *(name for name in RULES if name not in MOVEMENT))
 def _elementwise(request: NativeRequest) -> NativeKernel | None:
-    """None (the array kernel) where an op has no code: signed integers to a power that is not known."""
+    """None (the array kernel) where an op has no code: signed integers to a power that is not known.
+
+    Results have one shape; values that do not leave the kernel may be smaller, they are computed where they are needed.
+    """
     graph, kernel = request.graph, request.kernel
     lanes = _lanes(request)
     if lanes is None:
         return None
-    shape = graph[kernel.nodes[0]].type.shape
+    shape = graph[kernel.outputs[0]].type.shape
+    if any(graph[i].type.shape != shape for i in kernel.outputs):
+        return None
     reads = values_read(graph, kernel.nodes)
     buffers = operand_ids(request)
     places = {i: f"in{at}" for at, i in reversed(list(enumerate(buffers)))}
@@ -44,8 +49,8 @@ def _elementwise(request: NativeRequest) -> NativeKernel | None:
         Value(i, Pointer(f"out{at}", graph[i].type.dtype), space.terms[at]) for at, i in enumerate(kernel.outputs)
     ]
     inputs = [
-        Value(i, Pointer(places[i], graph[i].type.dtype), term, is_number=graph[i].type.size == 1)
-        for i, term in zip(reads, space.terms[len(outputs) :], strict=True)
+        Value(i, Pointer(places[i], graph[i].type.dtype), term, is_number=extent.is_number(shape))
+        for i, term, extent in zip(reads, space.terms[len(outputs) :], extents[len(outputs) :], strict=True)
     ]
     pairs = _in_place(request, buffers, set(reads))
     shared = {name for output, slot in pairs for name in (f"out{output}", f"in{slot}")}

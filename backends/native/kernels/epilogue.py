@@ -79,6 +79,19 @@ class Epilogue:
         out: Pointer,
     ) -> None:
         """The same with the strides of each value by the entries of ``index``."""
+        stored = as_stored(self.value(body, value, strides, index, axis, count), out.dtype)
+        vector_store(body, out, strides[self.result], index, axis, stored, count)
+
+    def value(
+        self,
+        body: Body,
+        value: Expression,
+        strides: dict[int, tuple[int, ...]],
+        index: Sequence[Operand],
+        axis: int,
+        count: Operand | None,
+    ) -> Expression:
+        """What comes of a vector of the product (a mask, where that is truth values)."""
         lanes = value.type.lanes
         known = {self.product: value}
         if self.nodes:
@@ -90,8 +103,7 @@ class Epilogue:
                 lambda i: vector_load(self.pointers[i], strides[i], index, axis, lanes, count),
                 lanes,
             )
-        stored = as_stored(known[self.result], out.dtype)
-        vector_store(body, out, strides[self.result], index, axis, stored, count)
+        return known[self.result]
 
 
 def make_epilogue(request: NativeRequest, product: int, pointers: dict[int, Pointer], lanes: int) -> Epilogue | None:

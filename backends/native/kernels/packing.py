@@ -30,10 +30,14 @@ from irconv.backends.codegen.form import (
 )
 from irconv.backends.native.kernels.contraction import Axis, Contraction
 from irconv.backends.native.kernels.plan import Plan
+from irconv.strides import row_major
 from irconv.types import DType
 
 ROW_ELEMENTS = 1 << 15
 """Elements of the copied input that a task writes, about."""
+
+SLICE = 144
+"""Rows of a panel that are filled together, about: 18 KiB of a panel of 32 columns."""
 
 Buffers = Sequence[tuple[str, DType, bool]]
 """(name, element type, written) of all buffers of a kernel, in order."""
@@ -80,32 +84,92 @@ def packed_size(c: Contraction, plan: Plan) -> int:
 
 def pack_weight(c: Contraction, plan: Plan, buffers: Buffers, sizes: Sequence[str], channels: Operand) -> Function:
     """Fill ``packed`` from ``w``; a task is one panel."""
-    body = Body()
-    source, target = Pointer("w", c.dtype), Pointer("packed", c.dtype)
-    width, depth = plan.width, as_expression(channels, INDEX)
-    counts = [sum(r.taps for r in axis.residues) for axis in c.axes]
-    zero = Literal(0.0, Type(c.dtype))
-    ragged = c.columns % width != 0
-    with body.tasks() as task:
-        first = body.let("first_column", task % plan.blocks * width)
-        group = unravel(task // plan.blocks, [g.count for g in c.groups]) if c.groups else []
-        start = body.let("start", weighted(group, [g.w for g in c.groups], first * c.w_column))
-        panel = body.pointer("panel", target, task * (depth * (c.taps * width)))
-        count = body.let("count", least(literal(c.columns) - first, width)) if ragged else literal(width)
+    return _Pack(c, plan, as_expression(channels, INDEX)).function(buffers, sizes)
+
+
+class _Pack:
+    """Writes the function that packs panels."""
+
+    def __init__(self, c: Contraction, plan: Plan, depth: Expression):
+        self.c, self.plan, self.depth = c, plan, depth
+        self.body = Body()
+        self.source, self.target = Pointer("w", c.dtype), Pointer("packed", c.dtype)
+        self.counts = [sum(r.taps for r in axis.residues) for axis in c.axes]
+        self.zero = Literal(0.0, Type(c.dtype))
+
+    def function(self, buffers: Buffers, sizes: Sequence[str]) -> Function:
+        """The function; the first task fills the row of zeros as well."""
+        body, c, width = self.body, self.c, self.plan.width
+        with body.tasks() as task:
+            first = body.let("first_column", task % self.plan.blocks * width)
+            group = unravel(task // self.plan.blocks, [g.count for g in c.groups]) if c.groups else []
+            start = body.let("start", weighted(group, [g.w for g in c.groups], first * c.w_column))
+            panel = body.pointer("panel", self.target, task * (self.depth * (c.taps * width)))
+            ragged = c.columns % width != 0
+            count = body.let("count", least(literal(c.columns) - first, width)) if ragged else literal(width)
+            if c.w_column == 1:
+                self.by_rows(panel, start, count)
+            else:
+                self.by_columns(panel, start, count)
+            if ragged:
+                with body.loop("row", 0, self.depth * c.taps) as row, body.loop("rest", count, width) as column:
+                    body.store(panel, row * width + column, self.zero)
+        if self.plan.table:
+            with body.when(compare("==", FIRST, 0)), body.loop("i", 0, zero_row(c)) as i:
+                body.store(self.target, i + (packed_size(c, self.plan) - zero_row(c)), self.zero)
+        return body.function(f"{c.name}_pack", buffers, sizes)
+
+    def place(self, tap: Expression, start: Expression) -> Expression:
+        """Where a tap of the weight begins."""
+        strides = self.c.w_taps
+        return self.body.let("place", weighted(unravel(tap, self.counts) if self.counts else [], strides, start))
+
+    def row(self, tap: Expression, channel: Expression) -> Expression:
+        """Where in a panel the columns of a tap and channel begin."""
+        number = channel * self.c.taps + tap if self.plan.planar else tap * self.depth + channel
+        return self.body.let("row", number * self.plan.width)
+
+    def by_rows(self, panel: Pointer, start: Expression, count: Expression) -> None:
+        """Columns are neighbours in the weight too."""
+        body, c = self.body, self.c
         with body.loop("tap", 0, c.taps) as tap:
-            place = body.let("place", weighted(unravel(tap, counts) if counts else [], c.w_taps, start))
-            with body.loop("channel", 0, depth) as channel:
-                number = channel * c.taps + tap if plan.planar else tap * depth + channel
-                row = body.let("row", number * width)
+            place = self.place(tap, start)
+            with body.loop("channel", 0, self.depth) as channel:
+                row = self.row(tap, channel)
                 with body.loop("column", 0, count) as column:
-                    body.store(panel, row + column, load(source, place + channel * c.w_channel + column * c.w_column))
-                if ragged:
-                    with body.loop("rest", count, width) as column:
-                        body.store(panel, row + column, zero)
-    if plan.table:
-        with body.when(compare("==", FIRST, 0)), body.loop("i", 0, zero_row(c)) as i:
-            body.store(target, i + (packed_size(c, plan) - zero_row(c)), zero)
-    return body.function(f"{c.name}_pack", buffers, sizes)
+                    body.store(panel, row + column, load(self.source, place + channel * c.w_channel + column * c.w_column))
+
+    def by_columns(self, panel: Pointer, start: Expression, count: Expression) -> None:
+        """Neighbours in the weight are taps or channels: a slice of channels of all columns is brought into a small array first.
+
+        So the weight is read, and the panel written, in runs; the columns of many weights lie a power of two apart, and would
+        push each other out of the cache.
+        """
+        body, c = self.body, self.c
+        step = max(1, SLICE // c.taps)
+        pitch = step * c.taps + 1  # odd, so that the columns of the slice do not fall together
+        kept = body.array("kept", c.dtype, self.plan.width * pitch)
+        with body.loop("slice", 0, self.depth, step) as first:
+            last = body.let("last", least(first + step, self.depth))
+            with body.loop("column", 0, count) as column:
+                place = body.let("place", start + column * c.w_column + first * c.w_channel)
+                self.bring(kept, body.let("run", column * pitch), place, body.let("channels", last - first))
+            with body.loop("tap", 0, c.taps) as tap, body.loop("channel", first, last) as channel:
+                row = self.row(tap, channel)
+                at = body.let("at", (channel - first) * c.taps + tap)
+                with body.loop("column", 0, count) as column:
+                    body.store(panel, row + column, load(kept, at + column * pitch))
+
+    def bring(self, kept: Pointer, run: Expression, place: Expression, channels: Expression) -> None:
+        """The channels and taps of one column, taps fastest."""
+        body, c = self.body, self.c
+        if c.w_taps == row_major(self.counts) and c.w_channel == c.taps:
+            with body.loop("i", 0, channels * c.taps) as i:
+                body.store(kept, run + i, load(self.source, place + i))
+            return
+        with body.loop("channel", 0, channels) as channel, body.loop("tap", 0, c.taps) as tap:
+            value = load(self.source, self.place(tap, place + channel * c.w_channel))
+            body.store(kept, run + channel * c.taps + tap, value)
 
 
 # --- the input -------------------------------------------------------------------------------------------------------------

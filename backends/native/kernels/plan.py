@@ -23,6 +23,9 @@ REUSE = 98
 TABLE = 1 << 14
 """The most pointers that a tile may need."""
 
+NEAR = 48 * 1024
+"""Bytes that stay in the first-level cache."""
+
 FEW = 4
 """So many channels are few."""
 
@@ -46,6 +49,7 @@ class Plan:
     pixels_outer: a tile's blocks one after the other; else a block's tiles (its panel then stays in cache).
     copied:    the input is copied first with its padding, channels last,
     planar:    or channel by channel as it is; the sum then runs over channels first, over taps in them.
+    prefetched: weights are fetched ahead: those of a block do not stay in the first-level cache.
     table:     taps may fall outside: each tile has a table of pointers, some to a row of zeros.
     """
 
@@ -59,6 +63,7 @@ class Plan:
     pixels_outer: bool
     copied: bool
     planar: bool
+    prefetched: bool
     table: bool
 
     @property
@@ -83,8 +88,9 @@ def make_plan(c: Contraction, machine: Machine) -> Plan:
     task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine)
     single = c.places == 1 and pixels > 1
     planar = copied and c.x_channel != 1 and c.x_strides[-1] == 1 and c.channels <= FEW
+    prefetched = blocks * panel * c.dtype.bytes > NEAR
     table = c.has_residues or not (copied or c.is_inside)
-    return Plan(lanes, pixels, vectors, single, blocks, task_blocks, chunk, outer, copied, planar, table)
+    return Plan(lanes, pixels, vectors, single, blocks, task_blocks, chunk, outer, copied, planar, prefetched, table)
 
 
 def _tile(c: Contraction, lanes: int, machine: Machine) -> tuple[int, int]:

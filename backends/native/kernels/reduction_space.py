@@ -224,9 +224,12 @@ class Walk:
 
     def segment(self, body: Body, segment: Expression) -> tuple[list[Expression], Expression, Expression]:
         """The place of a segment on the axes around, its first row and the row after its last."""
-        pieces = body.let("pieces", (self.rows + self.piece - 1) // self.piece)
-        digits = digits_of(body, body.let("place", segment / pieces), self.around) if self.around else []
-        first = body.let("first_row", (segment % pieces) * self.piece)
+        digits: list[Expression] = []
+        if self.around:
+            pieces = body.let("pieces", (self.rows + self.piece - 1) // self.piece)
+            digits = digits_of(body, body.let("place", segment / pieces), self.around)
+            segment = body.let("piece_number", segment % pieces)
+        first = body.let("first_row", segment * self.piece)
         return digits, first, least(body, "last_row", first + self.piece, self.rows)
 
     def segment_offset(self, stream: int, digits: Sequence[Expression], row: Expression) -> Expression:

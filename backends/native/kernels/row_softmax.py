@@ -164,14 +164,14 @@ class _Code:
 
     def _row_strides(self, i: int) -> tuple[int, ...]:
         """Strides of a row value, or of what is broadcast to one, over the space."""
-        shape, rank = self.graph[i].type.shape, len(self.rows.shape)
-        own = self.request.strides[i]
-        axis = self.rows.axis
-        kept = tuple(1 if at == axis else n for at, n in enumerate(self.rows.shape))
-        dropped = tuple(n for at, n in enumerate(self.rows.shape) if at != axis)
-        if shape == kept or len(shape) == rank:
-            return full_strides(shape, own, kept)
-        return result_strides(full_strides(shape, own, dropped), (axis,), rank, False)
+        graph, rows = self.graph, self.rows
+        own, shape = self.request.strides[i], graph[i].type.shape
+        readers = (node for node in (graph[n] for n in self.request.kernel.nodes) if i in node.operands)
+        forms = {node.type.shape for node in readers if node.id not in rows.home and node.op.name not in REDUCTIONS}
+        # a row value is its own form; so is what is reshaped to one
+        form = shape if i in self.request.kernel.nodes or i in rows.aliases.values() else max(forms, key=len)
+        read = full_strides(shape, own, form)
+        return read if len(form) == len(rows.shape) else result_strides(read, (rows.axis,), len(rows.shape), False)
 
     def _lanes(self) -> int:
         graph, rows = self.graph, self.rows
@@ -215,8 +215,13 @@ class _Code:
         arrays = self._arrays(body)
         values: dict[int, Expression] = {}
         self._row_nodes(body, rows.first, values, pointers)
-        for phase in range(len(rows.phases)):
+        for phase, (_, _, after) in enumerate(rows.phases):
             self._phase(body, phase, values, pointers, arrays)
+            self._row_nodes(body, after, values, pointers)
+        for i in kernel.outputs:
+            if i not in rows.home:
+                value = self._row_value(i, values, pointers)
+                body.store(pointers["out", i], 0, as_stored(value, graph[i].type.dtype))
 
     def _arrays(self, body: Body) -> dict[int, Pointer]:
         """Room for the full values that a later phase reads."""
@@ -232,27 +237,19 @@ class _Code:
             later |= {r.operands[0] for r in reductions if rows.home.get(r.operands[0], phase) < phase}
         return {i: body.array("kept", graph[i].type.dtype, size) for i in rows.home if i in later}
 
+    def _row_value(
+        self, i: int, values: dict[int, Expression], pointers: dict[tuple[str, int], Pointer]
+    ) -> Expression:
+        """A row's number of a row value, under whatever shape."""
+        while i in self.rows.aliases:
+            i = self.rows.aliases[i]
+        return values[i] if i in values else load(pointers["row", i], 0)
+
     def _row_nodes(
         self, body: Body, nodes: Sequence[int], values: dict[int, Expression], pointers: dict[tuple[str, int], Pointer]
     ) -> None:
-        """Compute row values, reshapes of what is known included, and store those that are wanted."""
-        known_before = set(values)
-
-        def read(i: int) -> Expression:
-            if i in self.rows.aliases:
-                return resolve(i)
-            return load(pointers["row", i], 0)
-
-        def resolve(i: int) -> Expression:
-            source = self.rows.aliases.get(i, i)
-            while source in self.rows.aliases:
-                source = self.rows.aliases[source]
-            return values[source] if source in values else load(pointers["row", source], 0)
-
-        evaluate(body, self.graph, nodes, values, read, 1)
-        for i in self.request.kernel.outputs:
-            if i in values and i not in known_before:
-                body.store(pointers["out", i], 0, as_stored(values[i], self.graph[i].type.dtype))
+        """Compute row values."""
+        evaluate(body, self.graph, nodes, values, lambda i: self._row_value(i, values, pointers), 1)
 
     def _phase(
         self,
@@ -262,32 +259,23 @@ class _Code:
         pointers: dict[tuple[str, int], Pointer],
         arrays: dict[int, Pointer],
     ) -> None:
-        graph, lanes, walk = self.graph, self.lanes, self.walk
-        nodes, reductions, after = self.rows.phases[phase]
-        folds = [fold_of(graph, r) for r in reductions]
+        """One loop over the row, and the reductions that end it."""
+        lanes = self.lanes
+        nodes, reductions, _ = self.rows.phases[phase]
+        if not nodes and not reductions:
+            return
+        folds = [fold_of(self.graph, r) for r in reductions]
         sums = [[body.variable(fold.name, fold.start(lanes)) for _ in range(WAYS)] for fold in folds]
-        ready = self._with_aliases(values)
 
         def emit(way: int, at: Expression, left: Expression | None) -> None:
             def read(i: int) -> Expression:
-                if i in ready:
-                    return ready[i]
-                if i in arrays and self.rows.home[i] < phase:
-                    return load(arrays[i], at, lanes)
-                stride = walk.row_strides[self.stream["full", i]]
-                if lanes == 1 or stride == literal(0):
-                    return load(pointers["full", i], at * stride)
-                return load(pointers["full", i], at, lanes, left)
+                if i in members and i not in self.rows.home:
+                    return self._row_value(i, values, pointers)
+                return self._element(i, at, left, pointers, arrays)
 
             known: dict[int, Expression] = {}
-            evaluate(body, graph, nodes, known, read, lanes)
-            for i in nodes:
-                stored = as_stored(known[i], graph[i].type.dtype)
-                if i in arrays:
-                    body.store(arrays[i], at, stored)
-                if i in self.request.kernel.outputs:
-                    step = walk.row_strides[self.stream["out", i]]
-                    body.store(pointers["out", i], at * step, stored, left if lanes > 1 else None)
+            evaluate(body, self.graph, nodes, known, read, lanes)
+            self._keep(body, {i: known[i] for i in nodes}, at, left, pointers, arrays)
             for fold, own, node in zip(folds, sums, reductions, strict=True):
                 i = node.operands[0]
                 if i not in known:
@@ -297,19 +285,42 @@ class _Code:
                     element = body.let("inside", only(self.numbers, left, element, fold.start(lanes)))
                 body.assign(own[way], fold.merge(own[way], element))
 
-        if nodes or reductions:
-            each_vector(body, walk.rows, lanes, WAYS, emit)
+        members = set(self.request.kernel.nodes)
+        each_vector(body, self.walk.rows, lanes, WAYS, emit)
         for fold, own, node in zip(folds, sums, reductions, strict=True):
             total = across(body, fold.merge, fold.together, paired(body, fold.merge, own))
-            values[node.id] = body.let("result", fold.finish(total, walk.rows))
-            if ("out", node.id) in pointers:
-                body.store(pointers["out", node.id], 0, values[node.id])
-        self._row_nodes(body, after, values, pointers)
+            values[node.id] = body.let("result", fold.finish(total, self.walk.rows))
 
-    def _with_aliases(self, values: dict[int, Expression]) -> dict[int, Expression]:
-        """The known row values, under the names of their reshapes too."""
-        found = dict(values)
-        for i, source in self.rows.aliases.items():  # in topological order
-            if source in found:
-                found[i] = found[source]
-        return found
+    def _element(
+        self,
+        i: int,
+        at: Expression,
+        left: Expression | None,
+        pointers: dict[tuple[str, int], Pointer],
+        arrays: dict[int, Pointer],
+    ) -> Expression:
+        """Elements of a row: of a value kept by an earlier phase, or of an operand."""
+        if i in arrays:
+            return load(arrays[i], at, self.lanes)
+        stride = self.walk.row_strides[self.stream["full", i]]
+        if self.lanes == 1 or stride == literal(0):
+            return load(pointers["full", i], at * stride)
+        return load(pointers["full", i], at, self.lanes, left)
+
+    def _keep(
+        self,
+        body: Body,
+        values: dict[int, Expression],
+        at: Expression,
+        left: Expression | None,
+        pointers: dict[tuple[str, int], Pointer],
+        arrays: dict[int, Pointer],
+    ) -> None:
+        """Store full values for later phases and for others."""
+        for i, value in values.items():
+            stored = as_stored(value, self.graph[i].type.dtype)
+            if i in arrays:
+                body.store(arrays[i], at, stored)
+            if i in self.request.kernel.outputs:
+                step = self.walk.row_strides[self.stream["out", i]]
+                body.store(pointers["out", i], at * step, stored, left if self.lanes > 1 else None)

@@ -111,13 +111,15 @@ class MultiplyCode:
             split = body.let("split", task // (RANGES * blocks))
             group, first = body.let("group", block // plan.blocks), body.let("side", block % plan.blocks)
             tile_0, tile_1 = (body.let(f"tile_{i}", (piece + i) * plan.tiles // RANGES) for i in (0, 1))
-            partial = body.pointer("block_sums", self.names.partial, (split * blocks + block) * (per_row * plan.width))
+            block_sums = body.pointer("block_sums", self.names.partial, (split * blocks + block) * (per_row * plan.width))
             chunk_0, chunk_1 = (body.let(f"chunk_{i}", (split + i) * CHUNKS // SPLITS) for i in (0, 1))
             # without a sample there still is one turn, which writes zeros
             with body.loop("chunk", chunk_0, largest(chunk_1, chunk_0 + 1)) as chunk:
                 d, x, samples, span, start = self.sides(chunk, group, first)
-                for offset, row, ranges in self.outer_taps(x, samples, span, start):
-                    self.tiles(tile_0, tile_1, partial, row, chunk > chunk_0, d, replace(x, offset=offset), ranges)
+                for rows, first_row in self.tiles(tile_0, tile_1):
+                    for offset, row, ranges in self.outer_taps(x, samples, span, start):
+                        here = replace(x, offset=offset)
+                        self.tile(rows, first_row, block_sums, row, chunk > chunk_0, d, here, ranges)
         return body.function("weight_gradient_multiply", buffers, SIZES)
 
     # --- a chunk -----------------------------------------------------------------------------------------------------
@@ -286,18 +288,8 @@ class MultiplyCode:
 
     # --- tiles -------------------------------------------------------------------------------------------------------
 
-    def tiles(
-        self,
-        tile_0: Expression,
-        tile_1: Expression,
-        partial: Pointer,
-        row: Expression,
-        goes_on: Expression,
-        d: Side,
-        x: Side,
-        ranges: Ranges,
-    ) -> None:
-        """All tiles of a run, the larger ones first."""
+    def tiles(self, tile_0: Expression, tile_1: Expression) -> Iterator[tuple[int, Expression]]:
+        """Loops over the tiles of a run, the larger ones first: rows of a tile, and its first row."""
         plan, body = self.plan, self.body
         small, large = divmod(plan.run, plan.tiles)
         for rows, low, high in ((small + 1, 0, large), (small, large, plan.tiles)):
@@ -306,8 +298,7 @@ class MultiplyCode:
             first = tile_0 if low == 0 else largest(tile_0, low)
             last = tile_1 if high == plan.tiles else smallest(tile_1, high)
             with body.loop("tile", first, last) as tile:
-                start = body.let("first_row", tile * rows + (large if rows == small else 0))
-                self.tile(rows, start, partial, row, goes_on, d, x, ranges)
+                yield rows, body.let("first_row", tile * rows + (large if rows == small else 0))
 
     def tile(
         self,

@@ -25,8 +25,8 @@ CHUNK_BYTES = 16 * 1024
 FEW_ACCUMULATORS = 16
 """With fewer, a tile waits for the latency of its additions; rows are then taken from several taps at once."""
 
-TASK_PRODUCTS = 4_000_000
-"""Multiplications of a task: about 50 us of one core."""
+TASK_PRODUCTS, BYTE_PRODUCTS = 4_000_000, 8
+"""Multiplications of a task, unused lanes included: about 50 us of one core; and how many take as long as to read a byte."""
 
 MOST_TASKS, MOST_SPLITS = 32, 32
 SPLIT_BYTES = 3 * 1024 * 1024
@@ -63,11 +63,6 @@ class Problem:
     @property
     def taps(self) -> int:
         return math.prod(self.kernel)
-
-    @property
-    def products(self) -> int:
-        """Multiplications."""
-        return self.batch * math.prod(self.counts) * self.groups * self.rows * self.depth * self.taps
 
     @property
     def is_pointwise(self) -> bool:
@@ -209,9 +204,11 @@ class Cut:
 def make_cut(p: Problem, plan: Plan) -> Cut:
     """Tasks enough to keep several threads busy, from the shapes alone."""
     chunks = -(-p.batch // plan.samples) * -(-p.counts[0] // plan.span)
-    wanted = min(MOST_TASKS, -(-p.products // TASK_PRODUCTS))
     blocks = p.groups * plan.blocks
     size = blocks * plan.width * elements_of_row(p, plan)
+    places, inputs = p.batch * math.prod(p.counts), p.batch * math.prod(p.size)
+    read = p.groups * (places * p.rows + inputs * p.depth) * p.dtype.bytes
+    wanted = min(MOST_TASKS, -(-(places * size + read * BYTE_PRODUCTS) // TASK_PRODUCTS))
     most = max(1, min(MOST_SPLITS, SPLIT_BYTES // (size * p.dtype.bytes), chunks))
     splits = max(1, min(most, -(-wanted // blocks)))
     ranges = max(1, min(plan.tiles, -(-wanted // (blocks * splits))))

@@ -6,7 +6,6 @@ it costs: the transforms, and transformed weights that are 36/9 or 16/9 as large
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from irconv.backends.codegen.machine import Machine
@@ -24,8 +23,8 @@ LINE = 16
 """Elements of a cache line."""
 
 
-def _odd_lines(elements: int) -> int:
-    """At least so many elements, an odd number of cache lines: (m + 2)^2 such steps apart, no two fall on one place in a cache."""
+def odd_lines(elements: int) -> int:
+    """At least so many elements, an odd number of cache lines: so many apart, neighbours do not meet in a cache."""
     return (-(-elements // LINE) | 1) * LINE
 
 
@@ -37,6 +36,7 @@ class WinogradPlan:
     down, along: tiles of an image.
     pixels, vectors: tiles and vectors of channels that are multiplied at once, in registers.
     blocks:  of output channels, ``width`` each.
+    is_far:  whether the transformed weights exceed a core's second-level cache.
     usual, most: tiles in a chunk, for one image and for many: their transformed inputs stay in the second-level cache.
     """
 
@@ -49,6 +49,7 @@ class WinogradPlan:
     pixels: int
     vectors: int
     blocks: int
+    is_far: bool
     usual: int
     most: int
 
@@ -76,14 +77,20 @@ class WinogradPlan:
         return self.blocks * self.products * self.channels * self.width
 
     @property
+    def is_phased(self) -> bool:
+        """Whether inputs, products and results are phases over all tiles: reading the weights again would take longer."""
+        per_image = self.products * self.tiles * (self.channels + self.blocks * self.width)
+        return self.is_far and self.weight_elements > 2 * per_image
+
+    @property
     def input_step(self) -> int:
         """Elements from one product's transformed inputs to the next one's."""
-        return _odd_lines(self.most * self.channels)
+        return odd_lines(self.most * self.channels)
 
     @property
     def output_step(self) -> int:
         """The same for the results of the products."""
-        return _odd_lines(self.most * self.width)
+        return odd_lines(self.most * self.width)
 
     @property
     def parts(self) -> tuple[int, int, int]:
@@ -127,12 +134,13 @@ def plan_winograd(c: Contraction, machine: Machine, outputs: int) -> WinogradPla
     is_far = products * c.channels * total * lanes * c.dtype.bytes > machine.cache_bytes // 2
     tiles = down * along
     usual = _even_chunk(tiles, FAR_TILES if is_far else NEAR_TILES)
-    pixels, vectors = _accumulators(usual, c.channels, total, is_far, machine)
+    rows = max(usual, LEAST_ROWS) if is_far else usual
+    pixels, vectors = _accumulators(rows, c.channels, total, is_far, machine)
     blocks = -(-total // vectors)
     fitting = machine.cache_bytes // 2 // (products * c.dtype.bytes * (c.channels + vectors * lanes))
     most = max(usual, min(fitting, MOST_TILES) if is_far else usual)
     most = -(-most // pixels) * pixels
-    return WinogradPlan(outputs, lanes, down, along, c.channels, c.columns, pixels, vectors, blocks, usual, most)
+    return WinogradPlan(outputs, lanes, down, along, c.channels, c.columns, pixels, vectors, blocks, is_far, usual, most)
 
 
 def _even_chunk(tiles: int, most: int) -> int:
@@ -148,26 +156,40 @@ NEAR_BYTES, FAR_BYTES = 40, 9
 """Bytes per cycle that a core reads from its second-level cache, and from behind it."""
 
 
-def _accumulators(rows: int, channels: int, total: int, is_far: bool, machine: Machine) -> tuple[int, int]:
-    """Tiles and vectors that are multiplied at once.
+LEAST_ROWS = 16
+"""Tiles for which the accumulators are chosen at the least where weights are far: with fewer, this is not the algorithm."""
 
-    Of all that fit in the registers those that take the fewest cycles for ``rows`` tiles: weights should not come in faster than
-    they can be used, so the further away they are, the more tiles share a vector of them.
-    """
+
+def _accumulators(rows: int, channels: int, total: int, is_far: bool, machine: Machine) -> tuple[int, int]:
+    """Tiles and vectors that are multiplied at once: of all that fit in the registers those that take the fewest cycles."""
     spare = 0 if machine.registers >= 32 else 1
     found: list[tuple[float, int, int]] = []
     for vectors in range(min(4, total), 0, -1):
-        for pixels in range(1, min(rows, (machine.registers - spare) // vectors - 1, MOST_PIXELS) + 1):
-            passes = -(-rows // pixels)
-            line = vectors * machine.vector_bytes
-            run = max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0)
-            first = max(run, line / (FAR_BYTES if is_far else NEAR_BYTES))
-            again = run if channels * line <= 24 * 1024 else max(run, line / NEAR_BYTES)
-            cycles = (first + (passes - 1) * again) * -(-total // vectors)
+        most = min(rows, (machine.registers - spare) // vectors - 1, MOST_PIXELS)
+        for pixels in range(1, most + 1):
+            cycles = product_cycles(rows, pixels, vectors, channels, total, is_far, machine)
             found.append((cycles, -vectors, pixels))
     _, vectors, pixels = min(found)
     return pixels, -vectors
 
+
+def product_cycles(
+    rows: int, pixels: int, vectors: int, channels: int, total: int, is_far: bool, machine: Machine
+) -> float:
+    """Cycles for ``rows`` tiles, one channel of one product and all ``total`` vectors of output channels.
+
+    Weights should not come in faster than they can be used: the further away they are, the more tiles have to share a vector of
+    them.  Measured with 256 channels at 14x14: tiles by vectors 4 x 4 takes 0.92 ms, 16 x 1 0.55 ms.
+    """
+    line = vectors * machine.vector_bytes
+    run = max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0)
+    first = max(run, line / (FAR_BYTES if is_far else NEAR_BYTES))
+    again = run if channels * line <= NEAREST else max(run, line / NEAR_BYTES)
+    return (first + (-(-rows // pixels) - 1) * again) * -(-total // vectors)
+
+
+NEAREST = 24 * 1024
+"""Bytes of weights that stay in a first-level cache beside what else is there."""
 
 MOST_PIXELS = 20
 """Accumulators of one vector of columns at the most: then broadcasts, not multiplications, are what takes time."""
@@ -182,62 +204,93 @@ def cut(plan: WinogradPlan, batch: int) -> Cut:
     wanted = max(1, min(TASKS, work // TASK_PRODUCTS))
     chunks = -(-tiles // plan.most)
     if chunks < wanted:
-        chunks = min(-(-tiles // plan.usual), wanted)
+        chunks = max(chunks, min(-(-tiles // plan.usual), wanted))
     if chunks > 1:
         chunks += chunks % 2
-    each = -(--(-tiles // chunks) // plan.pixels) * plan.pixels
+    share = -(-tiles // chunks)
+    each = -(-share // plan.pixels) * plan.pixels
     chunks = -(-tiles // each)
     # parts of the output channels read fewer weights, but each thread transforms the inputs of all
     parts = min(plan.blocks, -(-wanted // chunks))
     return Cut(each, chunks, -(-plan.blocks // -(-plan.blocks // parts)))
 
 
+@dataclass(frozen=True, slots=True)
+class PhaseCut:
+    """How phases over all tiles are shared out: ``chunk`` tiles to a task, each product in ``parts`` of the blocks.
+
+    padded: tiles that are multiplied.
+    """
+
+    padded: int
+    chunk: int
+    parts: int
+
+
+def cut_phases(plan: WinogradPlan, batch: int) -> PhaseCut:
+    """The shares of a batch: a run-time matter, the code is the same for all."""
+    padded = -(-batch * plan.tiles // plan.pixels) * plan.pixels
+    vectors = -(-plan.channels // plan.lanes) + plan.blocks * plan.vectors
+    chunk = max(1, TASK_VECTORS // vectors)
+    work = padded * plan.channels * plan.blocks * plan.width
+    return PhaseCut(padded, chunk, max(1, min(plan.blocks, work // TASK_PRODUCTS // 2)))
+
+
+TASK_VECTORS = 128
+"""Vectors of a tile that a task transforms, about: 10 us."""
+
+
 # --- what it takes ---------------------------------------------------------------------------------------------------------
 
-DIRECT_RATE = 58e9
-"""Multiplications per second of one core in the direct algorithm, by a vector of 16 lanes."""
+CLOCK = 2.9e9
+"""Cycles per second; only the ratio to the direct algorithm matters."""
 
-PRODUCT_RATE = 55e9
-"""The same in the products of transformed tiles."""
-
-VECTOR_SECONDS = {4: (34e-9, 26e-9), 2: (14e-9, 9e-9)}
+VECTOR_CYCLES = {4: (290, 200), 2: (95, 70)}
 """To transform one tile of one vector of input channels, and of output channels with its epilogue."""
 
-NEAR_RATE, FAR_RATE = 40e9, 9e9
-"""Bytes of weights per second that a core reads from its own cache, and from behind it."""
+WRITE_RATE, PACK_RATE, READ_RATE = 12e9, 8e9, 12e9
+"""Bytes per second: transformed and packed weights written, and weights read for the first time.
+
+In a network they come from memory, the caches having been filled by other layers since."""
+
+ONE, SEVERAL = 1, 8
+"""Images for which the choice is made: when the weights stay as they are (inference), and in training.
+
+It cannot depend on the batch itself, for the code would then change with it."""
 
 
 def winograd_seconds(plan: WinogradPlan, machine: Machine, batch: int, prepares: bool) -> float:
     """About how long one core would take.  ``prepares``: the weights are transformed in every call."""
-    shares = cut(plan, batch)
-    scale = 16 / plan.lanes
-    rows = shares.chunks * shares.chunk
-    products = rows * plan.products * plan.channels * plan.blocks * plan.width
-    tiles = batch * plan.tiles
-    into, out = VECTOR_SECONDS[plan.outputs]
-    vectors = -(-plan.channels // plan.lanes) * shares.parts * into + -(-plan.columns // plan.lanes) * out
-    read = plan.weight_elements * 4
-    again = shares.chunks * read / (NEAR_RATE if read < machine.cache_bytes // 2 else FAR_RATE)
-    # reading overlaps with multiplying: what takes longer counts, with a part of the other
-    run = products * scale / PRODUCT_RATE
-    once = read / FAR_RATE * 1.5 if prepares else 0.0
-    return max(run, again) + 0.25 * min(run, again) + tiles * vectors + once
+    shares = Cut(cut_phases(plan, batch).padded, 1, 1) if plan.is_phased else cut(plan, batch)
+    total = -(-plan.columns // plan.lanes)
+    rows = min(shares.chunk, batch * plan.tiles)
+    each = product_cycles(rows, plan.pixels, plan.vectors, plan.channels, total, plan.is_far, machine)
+    run = shares.chunks * plan.products * plan.channels * each
+    into, out = VECTOR_CYCLES[plan.outputs]
+    vectors = -(-plan.channels // plan.lanes) * min(2, shares.parts) * into + total * out
+    weights = plan.weight_elements * 4
+    once = weights / READ_RATE + (weights / WRITE_RATE if prepares else 0.0)
+    return (run + batch * plan.tiles * vectors) / CLOCK + once
 
 
-def direct_seconds(c: Contraction, machine: Machine) -> float:
+def direct_seconds(c: Contraction, machine: Machine, batch: int, prepares: bool) -> float:
     """About how long one core takes for the convolution as it stands."""
     lanes = machine.lanes(c.dtype.bytes)
-    products = c.batch * c.places * c.taps * c.channels * -(-c.columns // lanes) * lanes
-    read = c.taps * c.channels * c.columns * 4 / FAR_RATE
-    run = products * (16 / lanes) / DIRECT_RATE
-    return max(run, read) + 0.25 * min(run, read)
+    run = batch * c.places * c.taps * c.channels * -(-c.columns // lanes) / 2
+    weights = c.taps * c.channels * c.columns * c.dtype.bytes
+    return run / CLOCK + weights / READ_RATE + (weights / PACK_RATE if prepares else 0.0)
 
 
 def best_plan(c: Contraction, machine: Machine, prepares: bool) -> WinogradPlan | None:
     """The plan that is fastest by estimate; None where the direct algorithm is."""
-    if not suits(c) or math.prod(axis.only.count for axis in c.axes) == 0:
+    if not suits(c) or 0 in (c.channels, c.columns, *(axis.only.count for axis in c.axes)):
         return None
+    batch = SEVERAL if prepares else ONE
     plans = [plan_winograd(c, machine, outputs) for outputs in (4, 2)]
-    costs = [winograd_seconds(plan, machine, max(1, c.batch), prepares) for plan in plans]
+    costs = [winograd_seconds(plan, machine, batch, prepares) for plan in plans]
     best = min(range(len(plans)), key=costs.__getitem__)
-    return plans[best] if costs[best] < 0.95 * direct_seconds(c, machine) else None
+    return plans[best] if costs[best] < MARGIN * direct_seconds(c, machine, batch, prepares) else None
+
+
+MARGIN = 0.9
+"""Winograd's algorithm has to be so much faster: it rounds more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ VARIANTS = [
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-39, -1e-39, 1.0, -1.0, 0.5, 2.5, -2.5, 3e38, -3e38, 1e30]
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(dtype: DType, machine: str, lanes: int):
     """All functions in one unit, each as ``f(name, array)``; the array's length is a multiple of the lanes."""
     functions = []

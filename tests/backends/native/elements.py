@@ -51,6 +51,7 @@ class Case:
         results = list(build(*inputs))
         for i, value in enumerate(results):
             self.graph.set_output(f"y{i}", value.id)
+        self.results = [value.id for value in results]
         leaves = {v.id for v in inputs}
         nodes = [n.id for n in self.graph if not n.is_leaf and n.id not in leaves]
         self.kernel: Kernel = make_kernel(Uses(self.graph), nodes, "elementwise" if len(nodes) > 1 else None)
@@ -71,7 +72,10 @@ class Case:
         return Unit(self.made.source, self.machine.flags, self.kernel.name)
 
     def run(self, backwards: bool = False, in_place: Sequence[tuple[int, int]] = ()) -> list[np.ndarray]:
-        """The outputs, task by task, the last one first if ``backwards``; what lies around them is checked."""
+        """The values built, task by task, the last one first if ``backwards``; what lies around them is checked.
+
+        in_place: pairs (position among the kernel's outputs, position among its operands).
+        """
         assert self.made is not None
         ids = self.kernel.inputs if len(self.kernel.nodes) > 1 else self.graph[self.kernel.nodes[0]].operands
         values = [self.inputs[i] if i in self.inputs else self.graph[i].attributes.value for i in ids]
@@ -93,7 +97,7 @@ class Case:
             inside = array.size * array.itemsize
             edge = MARGIN * array.itemsize
             assert (memory[:edge] == 0xA5).all() and (memory[edge + inside :] == 0xA5).all(), "written beyond an output"
-        return [array.copy() for array in outputs]
+        return [outputs[self.kernel.outputs.index(i)].copy() for i in self.results]
 
     def _output(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         type_ = self.graph[i].type
@@ -116,7 +120,9 @@ def one_op(
 
 
 def element_strides(array: np.ndarray) -> tuple[int, ...]:
-    """Strides in elements."""
+    """Strides in elements; NumPy gives axes of 0 or 1 elements any."""
+    if array.flags.c_contiguous:
+        return row_major(array.shape)
     return tuple(s // array.itemsize for s in array.strides)
 
 

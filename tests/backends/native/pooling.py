@@ -14,6 +14,7 @@ from irconv.backends.codegen.machine import MACHINES, Machine
 from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest
 from irconv.backends.native.library import Unit, library
 from irconv.backends.native.runtime import run_phases
+from irconv.backends.numpy.parallel import thread_count
 from irconv.builder import Builder, GraphValue
 from irconv.graph import Graph
 from irconv.kernel import Kernel
@@ -68,7 +69,8 @@ def make(
     ids = {i for node in kernel.nodes for i in (node, *graph[node].operands)}
     strides = {i: strides_of(graph[i].type.shape, orders.get(i, default)) for i in ids}
     found = MACHINES[machine] if isinstance(machine, str) else machine
-    return NATIVE[kernel.kind](NativeRequest(graph, kernel, strides, found, 2, strict))
+    threads = max(2, thread_count())  # the pool's; a single task below runs as the second
+    return NATIVE[kernel.kind](NativeRequest(graph, kernel, strides, found, threads, strict))
 
 
 def run(

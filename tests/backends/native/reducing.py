@@ -31,6 +31,8 @@ def channels_last(array: np.ndarray) -> np.ndarray:
 
 
 def element_strides(array: np.ndarray) -> tuple[int, ...]:
+    if not array.size:  # NumPy gives these strides of 0
+        return strides_of(array.shape, ROW_MAJOR)
     return tuple(s // array.itemsize for s in array.strides)
 
 

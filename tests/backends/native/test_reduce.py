@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irconv.backends.codegen.machine import MACHINES
+from irconv.op import OPS, emit
 from irconv.ops.elementwise import add, cast, exp, greater, multiply, square, where
 from irconv.ops.reduce import argmax, argmin, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_sum
+from tests.backends.executing import check, expected
 from tests.backends.native.reducing import CHANNELS_LAST, ROW_MAJOR, Case, channels_last
+from tests.samples.table import all_samples
 
 FOLDS = {
     "sum": (reduce_sum, np.sum),
@@ -238,3 +241,18 @@ def test_positions(dtype, axes) -> None:
             (found,) = case.run()
             np.testing.assert_array_equal(found, oracle(rows, axis=-1))
             assert found.dtype == np.int64 and math.prod(found.shape) == math.prod(x.shape[a] for a in kept)
+
+
+# --- every sample ----------------------------------------------------------------------------------------------------------
+
+SAMPLES = [s for s in all_samples() if s.op in (*FOLDS, "argmax", "argmin")]
+
+
+@pytest.mark.parametrize("dtype", [None, "f4"])
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.id)
+def test_samples(sample, dtype) -> None:
+    """What the op's reference gives, for the sample's own element types and for smaller floats."""
+    operands = [x.astype(dtype) if dtype and x.dtype.kind == "f" else x for x in map(np.asarray, sample.operands)]
+    op = OPS[sample.op]
+    (found,) = Case(lambda *values: [emit(op, sample.attributes, *values)], operands, machine="avx2").run()
+    check(found, expected(sample.op, sample.attributes, operands), 4.0)

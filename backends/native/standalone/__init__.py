@@ -1,0 +1,1 @@
+"""Programs as C that runs without Python: sources, weights, and the libraries made of them."""
