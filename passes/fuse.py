@@ -8,6 +8,8 @@ result shape are merged along their edges, the most bytes first:
 - ``conv_epilogue``, ``conv_transpose_epilogue``, ``matmul_epilogue``: a contraction and the elementwise work on its result.
 - ``elementwise_reduce``: a reduction and the elementwise work that only it reads.
 - ``pool_indices``: max_pool with its argmax_pool;  ``mean_variance``: both moments of one value over the same axes.
+- ``reductions``: several reductions of the same values over the same axes, and elementwise values stored on the way.
+- ``row_softmax``: softmax and its kin, row by row.
 - ``conv_weight_gradient``: im2col and the product that reads it, so that the columns are never stored whole.
 
 Only kinds that the target names are formed.  For every edge that still crosses kernels the reason is kept.
@@ -15,14 +17,38 @@ Only kinds that the target names are formed.  For every edge that still crosses 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel, make_kernel
-from irconv.passes.patterns import PATTERNS, Group, Search, is_elementwise, leaves_forward
+from irconv.passes.patterns import (
+    Group,
+    Search,
+    conv_weight_gradients,
+    epilogues,
+    is_elementwise,
+    leaves_forward,
+    mean_variance,
+    pool_indices,
+    reduced_elementwise,
+)
 from irconv.passes.quotient import Quotient
+from irconv.passes.row_reductions import row_reductions
+from irconv.passes.sibling_reductions import reductions
 from irconv.strides import value_strides
 from irconv.target import Target
+
+PATTERNS: tuple[Callable[[Search], Iterator[Group]], ...] = (
+    row_reductions,
+    pool_indices,
+    mean_variance,
+    conv_weight_gradients,
+    epilogues,
+    reductions,
+    reduced_elementwise,
+)
+"""In order of precedence: a node belongs to the first group that takes it."""
 
 
 @dataclass(frozen=True, slots=True)

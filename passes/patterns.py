@@ -202,6 +202,3 @@ def _is_epilogue(uses: Search, node: Node) -> bool:
     """Whether a contraction that nobody else reads will take the op into its own kernel."""
     return any(uses.graph[i].op.name in CONTRACTIONS and uses.only_reader(i) is not None for i in node.operands)
 
-
-PATTERNS = (pool_indices, mean_variance, conv_weight_gradients, epilogues, reduced_elementwise)
-"""In order of precedence: a node belongs to the first group that takes it."""

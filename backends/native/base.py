@@ -65,12 +65,26 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Operands that only show when the kernel runs that it cannot work on them (an index out of range).
+
+    Phase ``phase`` looks at them and leaves 0 in the temporary ``scratch``, one float32, or NaN; the program stops there, and
+    ``refuse`` is called with the kernel's arrays to raise the IrconvError that says what is wrong.
+    """
+
+    phase: int
+    scratch: int
+    refuse: Callable[..., None]
+
+
+@dataclass(frozen=True)
 class NativeKernel(ArrayKernel):
     """Generated code that fills its outputs.
 
     source:  one C file, the same for every batch size.
     phases:  its functions, in the order in which they run.
     prepared: temporaries that need not be filled again while an operand stays as it is.
+    check:   what has to hold for the operands before the phases behind it run.
     sizes:   run-time bounds (the batch, ...), handed to every phase.
     machine: what the source was written for; None: not said yet, and compiled for this one.
     name:    of the kernel, for messages.
@@ -82,6 +96,7 @@ class NativeKernel(ArrayKernel):
     machine: Machine | None = None
     name: str = ""
     prepared: tuple[Prepared, ...] = ()
+    check: Check | None = None
 
     @property
     def unit(self) -> Unit:
@@ -133,9 +148,10 @@ def native_kernel(
     machine: Machine | None = None,
     name: str = "kernel",
     prepared: tuple[Prepared, ...] = (),
+    check: Check | None = None,
 ) -> NativeKernel:
     """A kernel of generated code.  ``machine`` and ``name`` are filled in by the lowering where a generator leaves them out."""
-    made = NativeKernel(_not_bound, scratch, in_place, source, tuple(phases), tuple(sizes), machine, name, tuple(prepared))
+    made = NativeKernel(_not_bound, scratch, in_place, source, tuple(phases), tuple(sizes), machine, name, tuple(prepared), check)
     return _bound(made)
 
 
@@ -146,6 +162,8 @@ def named(kernel: NativeKernel, name: str, machine: Machine) -> NativeKernel:
 
 def _bound(kernel: NativeKernel) -> NativeKernel:
     def run(*arrays: Array) -> None:
+        if kernel.check is not None:
+            kernel.check.refuse(*arrays)
         run_phases(kernel.unit, tuple((p.function, p.tasks) for p in kernel.phases), kernel.sizes, arrays)
 
     return replace(kernel, run=run)

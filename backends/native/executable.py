@@ -46,6 +46,9 @@ class NativeExecutable(ArrayExecutable):
             self._layout, places=tuple(place for place in self._layout.places if place[0] not in kept_slots)
         )
         made = {kernel.name: lowering.lower(graph, kernel) for kernel in self.kernels}
+        self._checks = {
+            name: code.check for name, code in made.items() if isinstance(code, NativeKernel) and code.check is not None
+        }
         self.sources: dict[str, str] = {
             name: code.source for name, code in made.items() if isinstance(code, NativeKernel)
         }
@@ -122,7 +125,15 @@ class NativeExecutable(ArrayExecutable):
 
     def _refuse(self, context: Context, step: Step) -> None:
         """A check has failed: let the Python one say why."""
-        step.run(*(context.arrays[slot] for slot in step.slots))
+        arrays = [context.arrays[slot] for slot in step.slots]
+        check = None if step.kernel is None else self._checks.get(step.kernel.name)
+        if check is not None:
+            try:
+                check.refuse(*arrays)
+            except IrconvError as error:
+                raise self._placed(error, step.kernel) from None
+        else:
+            step.run(*arrays)
         raise BackendError("a check failed in compiled code and not in Python", hint="this is a bug in irconv; please report it")
 
     def _time(self, context: Context, best: dict[str, float]) -> None:

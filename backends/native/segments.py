@@ -80,7 +80,7 @@ def plan_segments(graph: Graph, layout: Layout, lowering: NativeLowering) -> Pla
             prepared = lowering.kept(graph, step.kernel)
             kept += [_kept(step, made, each, leaf) for each, leaf in prepared]
             skipped = {each.phase for each, _ in prepared}
-            new = [_phase(step, made, i) for i in range(len(made.phases)) if i not in skipped]
+            new = [e for i in range(len(made.phases)) if i not in skipped for e in _checked_phase(step, made, i)]
         elif step.kernel is None and (plain := _plain(graph, step)) is not None:
             new = [plain]
         else:
@@ -94,6 +94,15 @@ def plan_segments(graph: Graph, layout: Layout, lowering: NativeLowering) -> Pla
         sources += [step] * len(new)
     mixed = any(segment.step is not None for segment in segments)
     return Plan(tuple(entries), tuple(sources), tuple(segments), mixed, tuple(kept))
+
+
+def _checked_phase(step: Step, made: NativeKernel, position: int) -> list[Entry]:
+    """A phase, with the check behind it if there is one."""
+    entries = [_phase(step, made, position)]
+    if made.check is not None and made.check.phase == position:
+        slot = step.slots[len(step.slots) - len(made.scratch) + made.check.scratch]
+        entries.append(Entry(FINITE_F32, (slot,), 1))
+    return entries
 
 
 def _phase(step: Step, made: NativeKernel, position: int) -> Entry:

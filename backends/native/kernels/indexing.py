@@ -27,7 +27,7 @@ from irconv.backends.codegen.form import (
     select,
 )
 from irconv.backends.codegen.rules import wrapping
-from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
+from irconv.backends.native.base import Check, NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.element_loops import Sizes
 from irconv.backends.native.kernels.movement import stored_dtype
 from irconv.ops.index import wrapped_indices
@@ -109,7 +109,7 @@ def _kernel(op: Indexed, indices: TensorType, axis: int) -> NativeKernel:
         (Phase(CHECK, 1), Phase(WORK, tasks)),
         tuple(sizes.values),
         scratch=(TensorType(F32, (1,)),),
-        check=(0, refuse),
+        check=Check(0, 0, refuse),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which algorithm a contraction is computed by, and in which tiles, blocks and tasks.
+"""In which tiles, blocks and tasks a contraction is computed by the direct algorithm.
 
 Everything here follows from shapes and the machine: never from the batch or the number of threads, so that the same source
 serves every batch and the same bits come out on any number of threads.
@@ -22,6 +22,12 @@ REUSE = 98
 
 TABLE = 1 << 14
 """The most pointers that a tile may need."""
+
+CROWDED = 1.2
+"""What tiles take whose panel fills more than a third of the second-level cache."""
+
+NOMINAL = 256
+"""Channels to plan for where their number is not known before run time."""
 
 NEAR = 48 * 1024
 """Bytes that stay in the first-level cache."""
@@ -72,18 +78,13 @@ class Plan:
         return self.lanes * self.vectors
 
 
-def choose(contraction: Contraction, machine: Machine, strict: bool = False) -> str:
-    """The algorithm: "direct", the sum as it stands.  ``strict`` keeps to algorithms with plain rounding."""
-    return "direct"
-
-
 def make_plan(c: Contraction, machine: Machine) -> Plan:
     """The plan of the direct algorithm."""
     lanes = machine.lanes(c.dtype.bytes)
     pixels, vectors = _tile(c, lanes, machine)
     copied = _is_copied(c)
     blocks = -(-c.columns // (lanes * vectors))
-    channels = 256 if c.long else c.channels
+    channels = NOMINAL if c.long else c.channels
     panel = c.taps * channels * lanes * vectors
     task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine)
     single = c.places == 1 and pixels > 1
@@ -96,13 +97,16 @@ def make_plan(c: Contraction, machine: Machine) -> Plan:
 def _tile(c: Contraction, lanes: int, machine: Machine) -> tuple[int, int]:
     """Pixels and vectors of a tile: little padding of the last block and the last tile, many accumulators for each load."""
     total = -(-c.columns // lanes)
-    most = 4 if machine.registers >= 32 else 2
+    most = 4 if machine.registers >= 32 else 3
     best: tuple[float, int, int] | None = None
     for vectors in range(most, 0, -1):
         limit = machine.registers // vectors - 1 if vectors == 4 else (machine.registers - vectors - 1) // vectors
         limit = min(10 if vectors == 1 else 14, limit)
         for pixels in range(limit, max(1, limit // 2), -1):
-            cost = -(-total // vectors) * vectors * PENALTY[vectors] * _pixel_cost(c, pixels, limit)
+            columns = -(-total // vectors) * vectors * PENALTY[vectors]
+            panel = c.taps * (NOMINAL if c.long else c.channels) * vectors * lanes * c.dtype.bytes
+            crowded = CROWDED if 3 * panel > machine.cache_bytes else 1.0
+            cost = columns * _pixel_cost(c, pixels, limit) * _wait(pixels * vectors) * crowded
             if best is None or cost < best[0] - 1e-9:
                 best = cost, pixels, vectors
     assert best is not None
@@ -111,13 +115,18 @@ def _tile(c: Contraction, lanes: int, machine: Machine) -> tuple[int, int]:
 
 def _pixel_cost(c: Contraction, pixels: int, limit: int) -> float:
     """What a pixel takes in tiles of so many: pixels of the last tile that are not there, smaller tiles, uneven ones."""
-    cost = 1 + 0.1 * (1 - pixels / limit)
+    cost = 1 + 0.08 * (1 - pixels / limit)
     if c.places > 1:
         cost *= -(-c.places // pixels) * pixels / c.places
         row = c.axes[-1].only.count
         if row % pixels and pixels % row:
             cost *= UNEVEN
     return cost
+
+
+def _wait(accumulators: int) -> float:
+    """What a product takes where there are few accumulators: each waits for its last sum."""
+    return 1 + 0.04 * max(0, 12 - accumulators)
 
 
 def _is_copied(c: Contraction) -> bool:

@@ -96,10 +96,8 @@ class _Code:
 
     def function(self, body: Body, name: str) -> Function:
         """A phase.  Results that may lie where an operand does are not declared to be apart from it."""
-        outputs, inputs = self.request.kernel.outputs, self.request.kernel.inputs
         shared = {name for out, read in self.in_place for name in (f"out{out}", f"in{read}")}
         named = [(name, type_.dtype, written) for name, type_, written in buffers(self.request, self.scratch, True)]
-        assert len(named) == len(outputs) + len(inputs) + len(self.scratch)
         return body.function(name, named, tuple(self.walk.sizes.values), shared)
 
     # --- first phase -------------------------------------------------------------------------------------------------

@@ -37,6 +37,10 @@ WEIGHT_CHANNELS = 32
 """Input channels of one block whose weights a task transforms."""
 
 
+AHEAD = 512
+"""Elements by which far weights are fetched ahead: what is used in the time that it takes to fetch them."""
+
+
 @dataclass(frozen=True)
 class Steps:
     """Distances in elements.
@@ -212,6 +216,9 @@ class WinogradCode:
                 parts = [
                     body.let("weight", load(u, c * plan.width + n * plan.lanes, plan.lanes)) for n in range(plan.vectors)
                 ]
+                if plan.is_far:
+                    for n in range(plan.vectors):
+                        body.prefetch(u, c * plan.width + (n * plan.lanes + AHEAD))
                 for p, accumulators in enumerate(sums):
                     value = body.let("value", splat(load(rows, c + p * plan.channels), plan.lanes))
                     for accumulator, weight in zip(accumulators, parts, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,9 @@ SMALL = 1024
 
 FINITE = {F32: FINITE_F32, F64: FINITE_F64}
 HIDDEN = '__attribute__((visibility("hidden")))'
+
+DEFINITION = re.compile(r"\bvoid (\w+)\(void \*const \*buffers")
+"""Where a function begins that could be a phase."""
 
 MOST_REFUSED = 20
 """How many kernels without code an error lists."""
@@ -255,7 +258,10 @@ class _Maker:
         graph = self.graph
         seen: dict[int, Place] = {}
         region = -1 if self.apart else self.memory.block("weights and other states", 0)
+        used = self._read_slots()
         for state in graph.states:
+            if state not in used and not graph.updates:
+                continue  # an original that something was folded from
             variable = self._variable(state)
             self.types[state] = graph[state].type
             if id(variable) not in seen:
@@ -263,11 +269,19 @@ class _Maker:
             self.places[state] = seen[id(variable)]
         taken = {tensor.name for tensor in self.tensors}
         for node in graph:
-            if node.op.name == "constant" and (self.apart or node.type.bytes > SMALL):
+            if node.id in used and node.op.name == "constant" and (self.apart or node.type.bytes > SMALL):
                 (unique,) = distinct([f"constant.{node.name}"], taken)
                 taken.add(unique)
                 self.types[node.id] = node.type
                 self.places[node.id] = self._tensor(unique, np.asarray(node.attributes.value), region)
+
+    def _read_slots(self) -> set[int]:
+        """What steps use, and what it shows."""
+        used = {slot for step in self.layout.steps for slot in step.slots}
+        for view in reversed((*self.layout.views, *self.layout.call_views)):
+            if view.target in used:
+                used.add(view.source)
+        return used
 
     def _tensor(self, name: str, array: Array, region: int) -> Place:
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
@@ -287,8 +301,9 @@ class _Maker:
         return variable
 
     def _place_constants(self, region: int) -> None:
+        used = self._read_slots()
         for node in self.graph:
-            if node.op.name == "constant" and node.id not in self.places:
+            if node.id in used and node.op.name == "constant" and node.id not in self.places:
                 self.constants.extend(bytes(-len(self.constants) % ALIGNMENT))
                 self.types[node.id] = node.type
                 self.places[node.id] = Place(region, len(self.constants))
@@ -315,12 +330,14 @@ class _Maker:
         """A view begins where it would in an array like its source's, of which only addresses are looked at."""
         arrays: dict[int, Array] = {}
         for view in (*self.layout.views, *self.layout.call_views):
+            place = self.places.get(view.source)
+            if place is None:
+                continue  # nobody reads it
             if view.source not in arrays:
                 type_ = self.types[view.source]
                 arrays[view.source] = carve(np.empty(max(1, type_.bytes), np.uint8), 0, type_)
             source = arrays[view.source]
             shown = arrays[view.target] = view.view(source)
-            place = self.places[view.source]
             distance = shown.__array_interface__["data"][0] - source.__array_interface__["data"][0] if shown.size else 0
             self.places[view.target] = Place(place.region, place.offset + distance)
 
@@ -350,17 +367,20 @@ class _Maker:
 
     def _unit(self, kernel: Kernel, made: NativeKernel) -> UnitFile:
         unit = made.unit
-        found = self.units.get(unit) or UnitFile(len(self.units), made.source.replace(EXPORT, HIDDEN), unit.flags, {}, ())
-        new = dict.fromkeys(phase.function for phase in made.phases if phase.function not in found.functions)
-        named = {name: f"{self.name}_kernel{found.number}_{name}" for name in new}
-        self.units[unit] = UnitFile(
-            found.number, _renamed(found.source, named), found.flags, found.functions | named, (*found.kernels, kernel)
-        )
+        found = self.units.get(unit)
+        if found is None:
+            number = len(self.units)
+            # functions that are no phase of this kernel are exported, too
+            names = dict.fromkeys([*(phase.function for phase in made.phases), *DEFINITION.findall(made.source)])
+            functions = {name: f"{self.name}_kernel{number}_{name}" for name in names}
+            found = UnitFile(number, _renamed(made.source, functions), unit.flags, functions, ())
+        self.units[unit] = replace(found, kernels=(*found.kernels, kernel))
         return self.units[unit]
 
 
 def _renamed(source: str, functions: dict[str, str]) -> str:
     """The source with its functions under names of their own, for other files of the library alone."""
+    source = source.replace(EXPORT, HIDDEN)
     for name, unique in functions.items():
         source = re.sub(rf"\b{re.escape(name)}\b", unique, source)
     return source

@@ -17,6 +17,7 @@
 #endif
 
 #define HIDDEN __attribute__((visibility("hidden")))
+#define PUBLIC __attribute__((visibility("default")))
 
 /* --- tables ------------------------------------------------------------------------------------------------------------ */
 

@@ -42,7 +42,8 @@ static _Noreturn void usage(int status) {
           "$usage"
           "  -w  file of weights ($default_weights)\n"
           "  -t  threads (all cores)\n"
-          "  -n  $times_usage (1)\n$save_line"
+          "  -n  $times_usage (1)\n"
+          "$save_line"
           "  -o  where outputs go, one after the other\n",
           status ? stderr : stdout);
     exit(status);

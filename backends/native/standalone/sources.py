@@ -277,7 +277,7 @@ def main_source(blueprint: Blueprint, weights_name: str, embed: bool) -> str:
         "usage": "".join(f"  input {a.name}: {a.type}\\n" for a in blueprint.inputs),
         "times_usage": "training steps, all on these arrays" if trains else "calls; the best time is told",
         "save_usage": " [-s STATES.safetensors]" if trains else "",
-        "save_line": '          "  -s  where to save weights and other states\\n"\n' if trains else "",
+        "save_line": "  -s  where to save weights and other states\\n" if trains else "",
         "trains": "1" if trains else "0",
         "save": save if trains else "        (void)states;",
     }

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.compiler import FLAGS, TIMEOUT, Compiler, accepted, find_compiler, run, trimmed
-from irconv.backends.native.library import available_cores
 from irconv.backends.native.standalone import sources
 from irconv.backends.native.standalone.blueprint import Blueprint
 from irconv.backends.native.standalone.weights import WeightsFile, weights_file
+from irconv.backends.numpy.parallel import thread_count
 from irconv.errors import BackendError, ModelError
 
 COMMON = tuple(flag for flag in FLAGS if flag != "-shared")
@@ -104,7 +104,7 @@ def compile_files(blueprint: Blueprint, files: Files, extra: Sequence[str] = ())
     jobs += [(f"{files.name}.c", ("-pthread",)), (f"{files.name}_main.c", ("-pthread",))]
     if files.embed:
         jobs.append((f"{files.name}_weights.S", ()))
-    with ThreadPoolExecutor(available_cores()) as workers:
+    with ThreadPoolExecutor(thread_count()) as workers:
         for done in [workers.submit(builder.compile, *job) for job in jobs]:
             done.result()
     return builder.link()
