@@ -22,8 +22,15 @@ from irconv.backends.codegen.form import (
     load,
     splat,
 )
+from irconv.backends.codegen.library_tiles import LANES
 from irconv.backends.native.kernels.element_space import Space, Term
-from irconv.types import BOOL
+from irconv.types import BOOL, F32, F64
+
+TILE_COLUMNS = 64
+"""Of tiles on the stack: with as many rows as a vector has lanes, 4 KiB of float32."""
+
+MOST_TURNED = max(LANES)
+"""Lanes of the longest vectors of which tiles can be turned."""
 
 Fetch = Callable[[int], Expression]
 Compute = Callable[[Body, dict[int, Expression], Fetch], None]
@@ -101,8 +108,13 @@ class ElementLoops:
         self.outputs, self.inputs = tuple(outputs), tuple(inputs)
         self.moving = [*self.outputs, *(v for v in self.inputs if not v.is_number)]
         self.lanes, self.mask_bytes = lanes, mask_bytes
+        self.staged = {v.id: v for v in self.inputs if self._is_staged(v)}
         self.compute = compute
         self.first, self.last = first, last
+
+    def _is_staged(self, value: Value) -> bool:
+        """Whether an operand is turned, tile by tile, before it is read."""
+        return value.term.is_turned and value.pointer.dtype in (F32, F64) and 1 < self.lanes <= MOST_TURNED
 
     def write(self) -> None:
         """All of it."""
@@ -160,6 +172,9 @@ class ElementLoops:
             work(Strip(inner, width, middle, last, bases, strides), numbers)
 
     def _rows(self, strip: Strip, numbers: dict[int, Expression]) -> None:
+        if self.staged:
+            self._staged_rows(strip, numbers)
+            return
         body = self.body
         with body.loop("row", strip.middle, strip.last) as row:
             pointers = {
@@ -169,6 +184,50 @@ class ElementLoops:
             constants = [v for v in self.inputs if v.term.inner == 0 and not v.is_number]
             known = numbers | {v.id: self._constant(pointers[v.id]) for v in constants}
             self._run(pointers, literal(0), strip.width, known, {i: s[-1] for i, s in strip.strides.items()})
+
+    def _staged_rows(self, strip: Strip, numbers: dict[int, Expression]) -> None:
+        """Blocks of rows and columns: operands that lie across are first turned into tiles on the stack."""
+        body, lanes = self.body, self.lanes
+        tiles = {i: body.array(f"{v.pointer.name}_tile", v.pointer.dtype, lanes * TILE_COLUMNS) for i, v in self.staged.items()}
+        with body.loop("block", strip.middle, strip.last, lanes) as block:
+            rows = body.let("block_rows", call("smaller", strip.last - block, literal(lanes)))
+            with body.loop("column", 0, strip.width, TILE_COLUMNS) as column:
+                columns = body.let("columns", call("smaller", strip.width - column, literal(TILE_COLUMNS)))
+                for i, tile in tiles.items():
+                    self._turn(tile, strip.bases[i], strip.strides[i][-1], (block, rows), (column, columns))
+                with body.loop("row", block, block + rows) as row:
+                    pointers = {
+                        v.id: body.pointer(f"{v.pointer.name}_row", tiles[v.id], (row - block) * TILE_COLUMNS)
+                        if v.id in tiles
+                        else body.pointer(
+                            f"{v.pointer.name}_row",
+                            strip.bases[v.id],
+                            row * strip.strides[v.id][-2] + column * strip.strides[v.id][-1],
+                        )
+                        for v in self.moving
+                    }
+                    constants = [v for v in self.inputs if v.term.inner == 0 and not v.is_number]
+                    known = numbers | {v.id: self._constant(pointers[v.id]) for v in constants}
+                    self._run(pointers, literal(0), columns, known, {i: s[-1] for i, s in strip.strides.items()})
+
+    def _turn(
+        self,
+        tile: Pointer,
+        base: Pointer,
+        stride: Expression,
+        rows: tuple[Expression, Expression],
+        columns: tuple[Expression, Expression],
+    ) -> None:
+        """Rows and columns (first, how many) of an operand that is contiguous along the rows' axis, put into a tile."""
+        body, lanes = self.body, self.lanes
+        turned = Type(tile.dtype, lanes)
+        with body.loop("j", 0, columns[1], lanes) as j:
+            part = body.let("part", call("smaller", columns[1] - j, literal(lanes)))
+            where = (tile, j, literal(TILE_COLUMNS), base, (columns[0] + j) * stride + rows[0], stride)
+            with body.when(rows[1] + part >= 2 * lanes):
+                body.add(TransposeTile(*where, turned))
+            with body.otherwise():
+                body.add(TransposeTile(*where, turned, rows[1], part))
 
     def _tiles(self, strip: Strip, numbers: dict[int, Expression]) -> None:
         """Rows and columns change places: the source is contiguous along the middle axis, the target along the inner one."""
@@ -248,7 +307,7 @@ class ElementLoops:
         terms = {v.id: v.term for v in self.inputs}
 
         def fetch(i: int) -> Expression:
-            if terms[i].inner == 1:
+            if terms[i].inner == 1 or i in self.staged:
                 return load(pointers[i], at, lanes, count)
             if lanes == 1:
                 return load(pointers[i], at * inner[i])

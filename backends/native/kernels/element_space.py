@@ -18,6 +18,9 @@ from irconv.strides import Strides
 TASK_BYTES = 64 * 1024
 """Bytes of output per task: 10 us at memory speed, and what its operands take stays in a second-level cache."""
 
+TURNED_PIECE, TURNED_ROWS = 256, 16
+"""Strips of spaces in which an operand lies across the others: high enough to use whole cache lines of it."""
+
 NESTED_AXES = 3
 """Spaces that are not flat have at least so many axes, so that a batch of 1 needs no other code."""
 
@@ -31,6 +34,11 @@ class Term:
 
     strides: Strides
     inner: int | None
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether it is contiguous along the middle axis instead of the inner one."""
+        return self.inner is None and len(self.strides) > 1 and self.strides[-2] == 1
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,9 @@ def _cut(extents: tuple[int, ...], terms: tuple[Term, ...], element_bytes: int) 
     if len(extents) == 1:
         return Space(extents, terms, target)
     inner, middle = extents[-1], extents[-2]
-    piece = max(1, min(inner, target))
+    turned = any(term.is_turned for term in terms)
+    piece = max(1, min(inner, TURNED_PIECE if turned else target))
     rows = max(1, min(middle, target // piece))
+    if turned and rows < middle:
+        rows = max(TURNED_ROWS, rows // TURNED_ROWS * TURNED_ROWS)
     return Space(extents, terms, piece, rows, max(1, target // (piece * rows)))

@@ -196,7 +196,8 @@ class _Writer:
         kept = len(self.frame.extents)
         end = body.let("end", call("smaller", LAST * step, count))
         with body.loop("row", FIRST * step, end) as row:
-            rest, index = row, []
+            rest: Expression = row
+            index: list[Expression] = []
             for axis in range(len(extents) - 2, 0, -1):
                 index.insert(0, body.let("index", rest % extents[axis]))
                 rest = body.let("rest", rest // extents[axis])

@@ -13,8 +13,9 @@ Most layers: a task does all this for a *chunk* of tiles, whose V and M stay in 
 Tiles at the border are copied first, with zeros where there is no input.  Sums run over the channels in order, and tiles do not
 depend on each other, so neither tasks nor threads change a bit.
 
-Rounding: the largest error stays below 1e-5 (m = 4), 1e-6 (m = 2) times the largest of (|x| convolved with |w|), as has been
-measured: 2e-6 and 2e-7; of the largest output of normal data 6e-6 to 2e-5, and 4e-7 to 1e-6 (the direct algorithm: 1e-6 to 3e-6).
+Rounding: the largest error stays below 1e-5 (m = 4) or 1e-6 (m = 2) times the largest of (|x| convolved with |w|).  Measured
+over 16 to 512 channels, normal data and the same after a ReLU: 2.3e-6 and 1.2e-7 of it, which is 2e-6 to 2e-5 and 2e-7 to 1e-6 of
+the largest output (the direct algorithm: 3e-7, or 3e-7 to 2e-6).
 A strict request does not come here.
 """
 

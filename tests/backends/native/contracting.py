@@ -73,9 +73,9 @@ def element_strides(array: np.ndarray) -> tuple[int, ...]:
 
 
 def generate(
-    c: Case, values: Sequence[np.ndarray], out: np.ndarray, machine: str | Machine = "avx512", strict: bool = False
+    c: Case, values: Sequence[np.ndarray], out: np.ndarray, machine: str | Machine = "avx512", strict: bool = True
 ) -> NativeKernel | None:
-    """The kernel for operands and result stored as these arrays are."""
+    """The kernel for operands and result stored as these arrays are; ``strict``: by the direct algorithm."""
     strides = dict(zip(c.inputs, map(element_strides, values), strict=True))
     strides |= {i: element_strides(out) for i in c.kernel.nodes}
     for i in operand_ids(c.graph, c.kernel):

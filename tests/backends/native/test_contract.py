@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irconv.backends.native.runtime import run_phases
 from irconv.builder import GraphValue
 from irconv.errors import IrconvError
 from irconv.ops.contract import matmul
@@ -15,6 +16,7 @@ from irconv.ops.elementwise import add, cast, exp, greater, multiply, relu, sigm
 from tests.backends.native.contracting import (
     Case,
     arranged,
+    arrays_of,
     case,
     channels_last,
     garbage,
@@ -350,15 +352,19 @@ def test_an_empty_batch_runs() -> None:
 
 
 def test_prepared_weight_is_kept() -> None:
-    """A second call without the phase that packs gives the same."""
+    """A second call without the phase that packs gives the same for another input."""
     c, values = varied_batch(2)[0]
     out = garbage(c.graph[c.result].type)
     made = generate(c, values, out, BEST)
     (prepared,) = made.prepared
-    assert prepared.phase == 0 and made.phases[0].function.endswith("pack")
-    operands = [*c.kernel.outputs, *c.kernel.inputs]
-    assert operands[prepared.operand] == c.inputs[1]
-    assert prepared.scratch == len(operands)
+    arrays = arrays_of(c, made, values, out)
+    assert arrays[prepared.operand] is values[1] and prepared.scratch == 1 + len(values)
+    rest = [p for number, p in enumerate(made.phases) if number != prepared.phase]
+    assert len(rest) == len(made.phases) - 1
+    run_phases(made.unit, [(p.function, p.tasks) for p in made.phases], made.sizes, arrays)
+    arrays[1][...] = numbers(77, values[0].shape)
+    run_phases(made.unit, [(p.function, p.tasks) for p in rest], made.sizes, arrays)
+    near(out, np.maximum(conv_wanted(arrays[1], values[1], 1, 1, 1, 1), 0), 180)
 
 
 def test_what_there_is_no_code_for() -> None:

@@ -262,3 +262,42 @@ def test_casts_to_integers_are_defined() -> None:
         np.testing.assert_array_equal(actual[~inside], np.int32(-(2**31)))
     (wide,) = Case(lambda x: [e.cast(x, "uint64")], [np.array([0.5, 3.7, 2.0**63, 2.0**64 - 2048])], QUICK).run()
     np.testing.assert_array_equal(wide, np.array([0, 3, 2**63, 2**64 - 2048], np.uint64))
+
+
+def test_numbers_that_a_batch_changes_stay_out_of_the_source() -> None:
+    """1 / n is read at run time; 0, 1 and exponents are part of the formula."""
+
+    def build(n: int, exponent: float):
+        return lambda x: [e.where(e.greater(x, 0), e.power(e.multiply(x, 1 / n), exponent), 0)]
+
+    x = grid(40)
+    sources = {}
+    for n, exponent in ((3, 2.0), (7, 2.0), (7, 3.0)):
+        case = Case(build(n, exponent), [x])
+        np.testing.assert_allclose(case.run()[0], np.where(x > 0, (x * np.float32(1 / n)) ** exponent, 0), 1e-6)
+        sources[n, exponent] = case.made.source
+    assert sources[3, 2.0] == sources[7, 2.0] != sources[7, 3.0]
+
+
+@pytest.mark.parametrize("machine", RUNNABLE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_operands_that_lie_across(machine: str, dtype) -> None:
+    """A gradient that comes transposed, two of them, a bias beside: whole tiles, parts, several strips; one source."""
+    sources = set()
+    for n, m in ((1, 40), (16, 64), (17, 65), (37, 3), (530, 300)):
+        x, row = grid(n, m, dtype=dtype), grid(m, dtype=dtype, seed=3)
+        across, other = (grid(m, n, dtype=dtype, seed=s).T for s in (1, 2))
+        case = Case(lambda x, a, b, r: [e.subtract(e.multiply(x, a), e.add(b, r))], [x, across, other, row], machine)
+        for backwards in (False, True):
+            np.testing.assert_array_equal(case.run(backwards)[0], x * across - (other + row))
+        if n > 1:
+            sources.add(case.made.source)
+    assert len(sources) == 1
+
+
+@pytest.mark.parametrize("order", [None, (0, 2, 3, 1)], ids=["channels first", "channels last"])
+def test_operands_of_both_layouts(order) -> None:
+    for shape in ((2, 17, 5, 7), (1, 64, 12, 11), (3, 3, 4, 4)):
+        x, y = grid(*shape), grid(*shape, seed=1)
+        (actual,) = Case(lambda x, y: [e.add(x, y)], [x, channels_last(y)], WIDEST, order).run()
+        np.testing.assert_array_equal(actual, x + y)

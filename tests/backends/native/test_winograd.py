@@ -106,10 +106,10 @@ def summed(one: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def check(one: Case, machine: str, outputs: int, backwards: bool = False, plan: WinogradPlan | None = None) -> np.ndarray:
-    """Run and compare, with an error of 1e-5 (tiles of 4) or 2e-6 (of 2) of the largest sum of magnitudes."""
+    """Run and compare, with an error of 1e-5 (tiles of 4) or 1e-6 (of 2) of the largest sum of magnitudes."""
     made, values = one.made(machine, outputs, plan), values_of(one)
     (out,) = run(made, one.graph, one.kernel, values, one.orders, CHANNELS_LAST, machine, backwards)
-    bound = {4: 1e-5, 2: 2e-6}[outputs] * float(np.max(summed(one, *map(np.abs, values)), initial=1.0))
+    bound = {4: 1e-5, 2: 1e-6}[outputs] * float(np.max(summed(one, *map(np.abs, values)), initial=1.0))
     np.testing.assert_allclose(out, summed(one, *values), rtol=0, atol=bound)
     return out
 
@@ -169,7 +169,7 @@ def test_phases_over_all_tiles(outputs: int) -> None:
     for batch, padding in ((1, (1, 1)), (3, (0, 2))):
         one = convolution(batch, 200, 260, (9, 7), (padding, padding))
         plan = plan_winograd(one.contraction("avx512"), MACHINES["avx512"], outputs)
-        assert plan.is_phased and one.made("avx512", outputs).phases[2].tasks > 16
+        assert plan.is_phased and one.made("avx512", outputs).phases[2].tasks >= plan.products
         forward = check(one, "avx512", outputs)
         np.testing.assert_array_equal(check(one, "avx512", outputs, backwards=True), forward)
 

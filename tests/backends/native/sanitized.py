@@ -1,0 +1,148 @@
+"""Programs of many small kernels, each array in memory of exactly its size, compiled with sanitizers and run without Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import irconv
+import irconv.nn.functional as F
+from irconv import structure
+from irconv.backends.native.standalone.writer import compile_files, write
+from irconv.standalone import standalone_blueprint
+
+FLAGS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A function of arrays of these shapes."""
+
+    name: str
+    function: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def case(name: str, function: Callable[..., Any], *shapes: tuple[int, ...]) -> Case:
+    return Case(name, function, shapes)
+
+
+CONVOLUTIONS = (
+    case("pixel", lambda x, w: F.conv2d(x, w, padding=1), (1, 17, 1, 1), (5, 17, 3, 3)),
+    case("one_channel", lambda x, w, b: F.conv2d(x, w, b).relu(), (2, 1, 7, 5), (1, 1, 3, 3), (1,)),
+    case("primes", lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1).relu(), (1, 17, 11, 7), (13, 17, 3, 3), (13,)),
+    case("long_stride", lambda x, w: F.conv2d(x, w, stride=5), (1, 3, 13, 11), (17, 3, 2, 2)),
+    case("dilated", lambda x, w: F.conv2d(x, w, dilation=3, padding=2), (1, 5, 13, 11), (7, 5, 3, 3)),
+    case("grouped", lambda x, w: F.conv2d(x, w, groups=2, padding=1), (1, 34, 5, 3), (34, 17, 3, 3)),
+    case("depthwise", lambda x, w, b: F.conv2d(x, w, b, groups=17, padding=1).relu(), (2, 17, 7, 5), (17, 1, 3, 3), (17,)),
+    case("depthwise_stride", lambda x, w: F.conv2d(x, w, groups=19, stride=3, padding=2), (1, 19, 7, 7), (19, 1, 5, 5)),
+    case("depthwise_pixel", lambda x, w: F.conv2d(x, w, groups=33, padding=1), (1, 33, 1, 1), (33, 1, 3, 3)),
+    case("pointwise", lambda x, w, r: F.conv2d(x, w) + r, (1, 17, 7, 3), (19, 17, 1, 1), (1, 19, 7, 3)),
+    case("first_layer", lambda x, w: F.conv2d(x, w, stride=2, padding=3), (1, 3, 17, 19), (17, 3, 7, 7)),
+    case("tiles", lambda x, w, b: F.conv2d(x, w, b, padding=1).relu(), (1, 32, 29, 31), (33, 32, 3, 3), (33,)),
+    case("empty_batch", lambda x, w: F.conv2d(x, w, padding=1), (0, 5, 7, 7), (3, 5, 3, 3)),
+    case("line", lambda x, w: F.conv1d(x, w, padding=2), (2, 3, 23), (17, 3, 5)),
+    case("volume", lambda x, w: F.conv3d(x, w, padding=1), (1, 3, 5, 3, 7), (5, 3, 3, 3, 3)),
+    case("transposed", lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), (1, 17, 5, 3), (17, 7, 3, 3)),
+    case("transposed_far", lambda x, w: F.conv_transpose2d(x, w, stride=3), (1, 5, 3, 3), (5, 17, 2, 2)),
+)
+
+POOLS = (
+    case("max", lambda x: F.max_pool2d(x, 2), (2, 17, 7, 5)),
+    case("max_padded", lambda x: F.max_pool2d(x, 3, 2, 1), (1, 19, 11, 7)),
+    case("max_pixel", lambda x: F.max_pool2d(x, 3, 1, 1), (1, 1, 1, 1)),
+    case("max_long_stride", lambda x: F.max_pool2d(x, 2, 5), (1, 3, 13, 11)),
+    case("max_dilated", lambda x: F.max_pool2d(x, 3, 1, 1, 2), (1, 17, 7, 7)),
+    case("average", lambda x: F.avg_pool2d(x, 3, 2, 1), (1, 17, 11, 7)),
+    case("average_line", lambda x: F.avg_pool1d(x, 2), (3, 5, 13)),
+    case("global", lambda x: x.mean((2, 3)), (2, 17, 7, 5)),
+    case("none", lambda x: F.max_pool2d(x, 2), (0, 17, 4, 4)),
+    case("after_conv", lambda x, w, b: F.max_pool2d(F.conv2d(x, w, b, padding=1).relu(), 2), (1, 3, 9, 7), (17, 3, 3, 3), (17,)),
+)
+
+ROWS = (
+    case("chain", lambda x, y: (x * y + 1).exp().log() - x.abs(), (17, 13), (13,)),
+    case("curves", lambda x: F.gelu(x) + x.tanh() * F.sigmoid(x) - F.softplus(x), (3, 5, 7)),
+    case("columns", lambda x, y: x / (1 + y * y), (5, 1, 19), (7, 1)),
+    case("chosen", lambda x, y: irconv.where(x > y, x, y * 2), (31,), (1,)),
+    case("nothing", lambda x: x * 2 + 1, (0, 5)),
+    case("number", lambda x: x.exp() + 1, ()),
+    case("images", lambda x, a: x * a.reshape(1, 17, 1, 1) + x, (2, 17, 3, 5), (17,)),
+    case("sum", lambda x: x.sum(0), (13, 17)),
+    case("sum_rows", lambda x: x.sum(1), (13, 37)),
+    case("sum_all", lambda x: (x * x).sum(), (3, 17, 5)),
+    case("largest", lambda x: x.max(1), (7, 1, 11)),
+    case("position", lambda x: x.argmax(1), (7, 23)),
+    case("softmax", lambda x: F.softmax(x, 1), (5, 37)),
+    case("log_softmax", lambda x: F.log_softmax(x, 1), (3, 7, 5)),
+    case("layer_norm", lambda x, w, b: F.layer_norm(x, (17,), w, b), (5, 17), (17,), (17,)),
+    case("batch_statistics", lambda x: (x - x.mean((0, 2, 3), keepdims=True)) * x.var((0, 2, 3), keepdims=True), (3, 17, 5, 3)),
+    case("matmul", lambda x, y: x @ y, (17, 13), (13, 7)),
+    case("matmul_number", lambda x, y: x @ y, (1, 1), (1, 1)),
+    case("matmul_rows", lambda x, y, b: (x @ y.T + b).relu(), (3, 37), (19, 37), (19,)),
+    case("matmul_batch", lambda x, y: x @ y, (3, 5, 7), (3, 7, 11)),
+    case("matmul_none", lambda x, y: x @ y, (0, 5), (5, 3)),
+    case("moved", lambda x: x.transpose((2, 0, 1)) * 1, (5, 7, 11)),
+    case("turned", lambda x: irconv.concatenate([x[:, ::-1], x[:, 1:4]], 1), (3, 17)),
+    case("padded", lambda x: F.pad(x, (1, 2, 3, 0)), (1, 3, 5, 7)),
+    case("resized", lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), (1, 17, 3, 5)),
+)
+
+
+def forward(cases: Sequence[Case]) -> Callable[..., dict[str, Any]]:
+    """All cases as one function; its arguments are theirs one after the other."""
+
+    def program(*arrays: Any) -> dict[str, Any]:
+        rest = list(arrays)
+        return {each.name: each.function(*(rest.pop(0) for _ in each.shapes)) for each in cases}
+
+    return program
+
+
+def squares(cases: Sequence[Case]) -> Callable[..., Any]:
+    """A number that depends on every result of the cases: its derivative runs all their backward kernels."""
+
+    def program(*arrays: Any) -> Any:
+        parts = [(y * y * 0.5).sum() for y in forward(cases)(*arrays).values()]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    return program
+
+
+def arrays_for(cases: Sequence[Case]) -> list[np.ndarray]:
+    generator = np.random.default_rng(5)
+    shapes = [shape for each in cases for shape in each.shapes]
+    return [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+def run_sanitized(graph: irconv.Graph, arrays: Sequence[np.ndarray], machine: str, folder: Path) -> None:
+    """Build a graph for a machine with sanitizers, run it on arrays, and compare with NumPy.  Fails on any report."""
+    compiled = irconv.compile(graph, backend="numpy")
+    blueprint = standalone_blueprint(compiled, "checked", machine, apart=True)
+    files = write(blueprint, folder, embed=False)
+    program = compile_files(blueprint, files, FLAGS)[2]
+    command = [str(program), "-t", "2"]
+    for number, argument in enumerate(blueprint.outputs):
+        command += ["-o", f"{number}.out.npy"]
+        assert argument.path in compiled.graph.outputs
+    for number, array in enumerate(arrays):
+        np.save(folder / f"{number}.npy", array)
+        command.append(f"{number}.npy")
+    options = {"ASAN_OPTIONS": "abort_on_error=0:detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **options}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, (done.stdout[-500:], done.stderr[:6000])
+    expected = dict(structure.leaves(compiled(*arrays)))
+    for number, argument in enumerate(blueprint.outputs):
+        wanted = np.asarray(expected[argument.path])
+        found = np.load(folder / f"{number}.out.npy")
+        scale = np.abs(wanted).max(initial=1e-6)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * scale, err_msg=argument.path)
