@@ -26,7 +26,8 @@ from irconv.passes.differentiate import differentiate
 from irconv.places import is_library
 from irconv.state import Variable
 from irconv.tensor import Tensor
-from irconv.tracing import Scope, Tracer, bind_names, leaf_type, named_scope, program_name, record
+from irconv.tracing import DeclaresInputs, Scope, Tracer, bind_names, leaf_type, named_scope, program_name, record
+from irconv.types import TensorSpec
 
 OPTIMIZER = "optimizer"
 """Scope of the nodes that an optimiser records."""
@@ -69,6 +70,11 @@ class Step:
         if self._apply is not None and self._waiting:
             self._waiting = 0
             self._apply()
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether gradients of several batches are added up before each update."""
+        return self._apply is not None
 
     @property
     def graph(self) -> Graph:
@@ -163,10 +169,28 @@ def compile_step(
     def setting() -> Any:
         return tuple(p.requires_grad for p in optimizer.parameters), tuple(m.own_training for m in modules)
 
-    step = Compiled(make, setting=setting)
+    step = Compiled(make, _Batch(model) if isinstance(model, DeclaresInputs) else None, setting)
     if specs:
         step.specialise(*specs)
     return Step(step, Compiled(make_apply, setting=setting) if accumulate > 1 else None, accumulate)
+
+
+class _Batch(DeclaresInputs):
+    """The arguments of a step whose model declares its inputs: these, and the target."""
+
+    def __init__(self, model: DeclaresInputs):
+        self._model = model
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return (*self._model.input_names, "target")
+
+    def specs(self) -> tuple[TensorSpec, ...] | None:
+        return None
+
+    def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The inputs as the model wants them, those that shapes depend on by value, and the target as it is."""
+        return args if len(args) < 2 else (*self._model.arrange(args[:-1], kwargs), args[-1])
 
 
 def _bind_names(model: Any, optimizer: Any) -> None:

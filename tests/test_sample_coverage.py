@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import irconv.ops.custom
+import irconv.ops.elementwise
 import irconv.ops.pad
 import irconv.ops.resize_taps
 import irconv.ops.scatter
@@ -28,6 +29,7 @@ CHOICES: dict[tuple[str, str], set[Any]] = {
     ("resize", "coordinates"): set(irconv.ops.resize_taps.COORDINATES),
     ("resize", "rounding"): {None, *irconv.ops.resize_taps.ROUNDINGS},
     ("resize_adjoint", "rounding"): {None, *irconv.ops.resize_taps.ROUNDINGS},
+    ("round_to", "format"): set(irconv.ops.elementwise.FLOAT_FORMATS),
     ("scatter", "reduction"): set(irconv.ops.scatter.REDUCTIONS),
     ("resize_adjoint", "mode"): set(irconv.ops.resize_taps.MODES),
     ("resize_adjoint", "coordinates"): set(irconv.ops.resize_taps.COORDINATES),

@@ -369,6 +369,11 @@ def test_an_exported_model_imports_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         again(*map(irconv.tensor, inputs)).numpy(), model.eval()(*map(irconv.tensor, inputs)).numpy(), atol=1e-5
     )
+    places = {node.name: (node.provenance.location, node.provenance.scope) for node in graph}
+    back = {node.name: (node.provenance.location, node.provenance.scope) for node in irconv.trace(again, *inputs)}
+    convolutions = [node.name for node in graph if node.op.name == "conv"]
+    assert convolutions
+    assert {name: back[name] for name in convolutions} == {name: places[name] for name in convolutions}
     assert dict(again.named_parameters()).keys() >= {
         name for name, _ in model.named_parameters() if name.endswith(".weight")
     }

@@ -20,38 +20,7 @@ from irconv.errors import DTypeError, IrconvError, ModelError, ShapeError
 from irconv.frontends.onnx import load_model
 from irconv.nn.module import Buffer, Parameter
 from tests.counting import assert_near_linear
-
-RNG = np.random.default_rng(0)
-F = TensorProto.FLOAT
-
-
-def info(name: str, *dims: Any, dtype: int = F) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, dtype, dims)
-
-
-def stored(**arrays: Any) -> list[TensorProto]:
-    return [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-
-
-def model(
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[str],
-    tensors: list[TensorProto] | None = None,
-    opset: int = 17,
-    **kwargs: Any,
-) -> onnx.ModelProto:
-    declared = [helper.make_value_info(name, onnx.TypeProto()) for name in outputs]
-    graph = helper.make_graph(nodes, "net", inputs, declared, tensors or [])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], **kwargs)
-
-
-def load(proto: onnx.ModelProto) -> Any:
-    return load_model(proto.SerializeToString())
-
-
-def f32(*shape: int) -> np.ndarray:
-    return RNG.normal(size=shape).astype(np.float32)
+from tests.onnx.building import F, f32, info, load, model, stored
 
 
 def small_network() -> onnx.ModelProto:
@@ -380,8 +349,8 @@ def test_absurd_sizes_of_stored_tensors(dims: list[int]) -> None:
 
 
 def test_element_types_that_are_not_supported() -> None:
-    tensor = helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.0, 2.0])
-    refused(model([helper.make_node("Add", ["x", "w"], ["y"])], [info("x", 2)], ["y"], [tensor]), "BFLOAT16", "f32")
+    tensor = helper.make_tensor("w", TensorProto.COMPLEX64, [2], [1.0, 2.0])
+    refused(model([helper.make_node("Add", ["x", "w"], ["y"])], [info("x", 2)], ["y"], [tensor]), "COMPLEX64", "f32")
     text = helper.make_tensor("w", TensorProto.STRING, [1], [b"a"])
     refused(model([helper.make_node("Add", ["x", "w"], ["y"])], [info("x", 2)], ["y"], [text]), "STRING")
 
@@ -486,6 +455,16 @@ def test_hostile_names(name: str) -> None:
     graph = irconv.trace(net)
     assert str(irconv.parse(str(graph))) == str(graph)
     assert {n for n, _ in net.named_parameters()} == {name, f"{name}b"}
+
+
+@pytest.mark.parametrize("text", ['a"b', "line\nbreak", "*/ x", "%y", "", "é:7", ":", "file:99999999999999999999", "file:-1", "f.py:٣"])
+def test_hostile_notes(text: str) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"], doc_string=text)
+    for key in ("irconv.op", "irconv.scope", "irconv.origin", "pkg.torch.onnx.stack_trace"):
+        entry = node.metadata_props.add()
+        entry.key, entry.value = key, text or "relu"
+    graph = irconv.trace(load(model([node], [info("x", 2)], ["y"])))
+    assert str(irconv.parse(str(graph))) == str(graph)
 
 
 # --- external data ----------------------------------------------------------------------------------------------------------------------

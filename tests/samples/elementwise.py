@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from irconv.ops.elementwise import CastAttributes, ClipAttributes
+from irconv.ops.elementwise import FLOAT_FORMATS, CastAttributes, ClipAttributes, RoundToAttributes
 from irconv.types import BOOL, F16, F32, F64, I32, U8
 from tests.samples import Sample, numbers
 
@@ -146,4 +146,24 @@ def _bits() -> list[Sample]:
     return rows
 
 
-SAMPLES = [*_unary(), *_binary(), *_comparisons(), *_casts(), *_clips(), *_wheres(), *_bits()]
+def _roundings() -> list[Sample]:
+    """Ties, subnormal numbers, what overflows, and numbers next to a border; the last is a format that all of ONNX knows."""
+    powers = 2.0 ** np.arange(-140, 129, 4)
+    mantissas = np.array([1.0, 1.0625, 1.125, 1.1875, 1.25, 1.375, 1.5, 1.75, 1.875, 1.9921875, 1.99609375, 1.9999])
+    with np.errstate(over="ignore"):
+        x = np.concatenate([(powers[:, None] * mantissas).ravel(), [460, 464, 470, 240, 248, 61439, 61441, 5, 7]]).astype(np.float32)
+    rows = []
+    for name in sorted(FLOAT_FORMATS, reverse=True):
+        for saturate in (False, True) if name != "bf16" else (True, False):
+            given = {"attributes": RoundToAttributes(name, saturate), "gradient": False}
+            about = f"{name}{', saturating' if saturate else ''}"
+            rows += [
+                Sample("round_to", (SPECIAL,), **given, about=f"{about}, special values"),
+                Sample("round_to", (-x[::-1].astype(np.float64) * 1.03,), **given, about=f"{about}, float64"),
+                Sample("round_to", (x,), **given, about=about),
+            ]
+    narrow = RoundToAttributes("f8e5m2", True)
+    return [Sample("round_to", (np.zeros((0, 3), np.float32),), narrow, about="empty", gradient=False), *rows]
+
+
+SAMPLES = [*_unary(), *_binary(), *_comparisons(), *_casts(), *_clips(), *_wheres(), *_bits(), *_roundings()]

@@ -10,6 +10,7 @@ import numpy as np
 from onnx import AttributeProto
 
 from irconv.errors import ModelError
+from irconv.frontends.onnx.formats import FORMATS, Format
 from irconv.frontends.onnx.tensors import sparse_array, tensor_array
 
 _FIELDS: dict[int, str] = {
@@ -95,6 +96,11 @@ class Attributes:
         """An array."""
         value = self._read(name, AttributeProto.TENSOR, default)
         return value if value is None or isinstance(value, np.ndarray) else tensor_array(value, self.folder)
+
+    def tensor_format(self, name: str) -> Format | None:
+        """The narrow element type of a tensor; None for other types, and where the attribute is not given."""
+        value = self._read(name, AttributeProto.TENSOR, None)
+        return None if value is None else FORMATS.get(value.data_type)
 
     def sparse_tensor(self, name: str) -> np.ndarray:
         """An array that is stored sparsely."""

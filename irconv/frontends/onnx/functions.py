@@ -7,8 +7,12 @@ from typing import Any
 from onnx import FunctionProto, NodeProto, TypeProto, checker, defs, helper
 
 from irconv.errors import ModelError
+from irconv.frontends.onnx.formats import Format
 from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph
 from irconv.types import TensorType
+
+InputType = tuple[TensorType, Format | None]
+"""The type of an operator's input, and the narrow type that it holds, if it is one."""
 
 CHECKED = frozenset({"Attention", "CausalConvWithState", "FlexAttention", "LinearAttention", "RotaryEmbedding"})
 """Operators whose definition depends on the types of their inputs, that may be asked for of nodes in untrusted files."""
@@ -27,7 +31,7 @@ def has_body(node: Node) -> bool:
     return schema is not None and (schema.has_function or (schema.has_context_dependent_function and node.operator in CHECKED))
 
 
-def expanded(node: Node, types: tuple[TensorType | None, ...], reader: GraphReader) -> OnnxGraph:
+def expanded(node: Node, types: tuple[InputType | None, ...], reader: GraphReader) -> OnnxGraph:
     """The body of a function that ONNX defines, for inputs of these types (None for one that is left out)."""
     schema = _schema(node)
     proto = NodeProto(op_type=node.operator, domain=node.domain, input=node.inputs, output=node.outputs)
@@ -68,7 +72,10 @@ def newest() -> int:
     return version
 
 
-def _type_proto(type_: TensorType | None) -> TypeProto:
-    if type_ is None:
+def _type_proto(given: InputType | None) -> TypeProto:
+    if given is None:
         return TypeProto()
+    type_, form = given
+    if form is not None:
+        return helper.make_tensor_type_proto(form.number, type_.shape)
     return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(type_.dtype.numpy), type_.shape)

@@ -13,6 +13,9 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from irconv.errors import ModelError
 from irconv.frontends.onnx.attributes import Attributes
+from irconv.frontends.onnx.formats import FORMATS, Format
+from irconv.frontends.onnx.notes import noted, written_in
+from irconv.frontends.onnx.stored import Stored, constant
 from irconv.frontends.onnx.tensors import element_type, sparse_array, tensor_array
 from irconv.places import Location
 from irconv.types import DType
@@ -27,6 +30,7 @@ class Node:
 
     operator, domain, opset: what it does, the operator set that says so ("" is ONNX's own), and its version.
     name:      the node's name, or its first output's where it has none.
+    scope:     the path of the module that it is part of, where irconv exported the file; else its name.
     inputs, outputs: names of values; "" for one that is left out.
     subgraphs: by the name of the attribute.
     body:      what it stands for, if it calls a function of the model.
@@ -43,6 +47,12 @@ class Node:
     subgraphs: Mapping[str, OnnxGraph]
     body: OnnxGraph | None
     location: Location
+    scope: str
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether it runs one of its subgraphs and not the others."""
+        return self.operator == "If" and self.domain == ""
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.domain + '.' if self.domain else ''}{self.operator})"
@@ -52,17 +62,18 @@ class Node:
 class Port:
     """An input as declared: element type and dimensions (a number, a name, or None for any), None where not said.
 
-    sequence: it takes any number of such tensors.
+    sequence: it takes any number of such tensors; format: the narrow type that ``dtype`` holds, if it is one.
     """
 
     name: str
     dtype: DType | None
     dims: tuple[int | str | None, ...] | None
     sequence: bool = False
+    format: Format | None = None
 
     def __str__(self) -> str:
         dims = "?" if self.dims is None else ",".join("?" if n is None else str(n) for n in self.dims)
-        return f"{self.name}: {self.dtype or '?'}[{dims}]"
+        return f"{self.name}: {self.format.name if self.format else self.dtype or '?'}[{dims}]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +81,7 @@ class OnnxGraph:
     """One graph, or the body of a function: only the nodes that its outputs need, operands first.
 
     free: names that it takes from the graph around it.
+    formats: of the stored tensors that have a narrow element type.
     """
 
     name: str
@@ -78,6 +90,7 @@ class OnnxGraph:
     tensors: Mapping[str, np.ndarray]
     nodes: tuple[Node, ...]
     free: frozenset[str]
+    formats: Mapping[str, Format] = field(default_factory=dict)
 
     def all_nodes(self) -> Iterable[Node]:
         """The nodes of this graph, of its subgraphs and of function bodies."""
@@ -85,6 +98,14 @@ class OnnxGraph:
             yield node
             for inner in (*node.subgraphs.values(), *([node.body] if node.body else ())):
                 yield from inner.all_nodes()
+
+    def certain_nodes(self) -> Iterable[Node]:
+        """The nodes that run whatever conditions say: all but those in the branches of choices."""
+        for node in self.nodes:
+            yield node
+            subgraphs = () if node.is_choice else node.subgraphs.values()
+            for inner in (*subgraphs, *([node.body] if node.body else ())):
+                yield from inner.certain_nodes()
 
 
 @dataclass(slots=True)
@@ -111,15 +132,15 @@ class GraphReader:
 
     def graph(self, proto: GraphProto, versions: Mapping[str, int]) -> OnnxGraph:
         """A graph or subgraph."""
-        tensors: dict[str, np.ndarray] = {}
+        stored = Stored(self.label)
         for tensor in proto.initializer:
-            self._enter(tensors, tensor.name, tensor_array(tensor, self.folder))
+            stored.enter(tensor.name, tensor_array(tensor, self.folder), FORMATS.get(tensor.data_type))
         for sparse in proto.sparse_initializer:
-            self._enter(tensors, sparse.values.name, sparse_array(sparse, self.folder))
-        inputs = tuple(port(info) for info in proto.input if info.name not in tensors)
+            stored.enter(sparse.values.name, sparse_array(sparse, self.folder), FORMATS.get(sparse.values.data_type))
+        inputs = tuple(port(info) for info in proto.input if info.name not in stored.tensors)
         outputs = tuple(info.name for info in proto.output)
-        nodes = self._nodes(proto.node, versions, tensors)
-        return self._assemble(proto.name, inputs, outputs, tensors, nodes)
+        nodes = self._nodes(proto.node, versions, stored)
+        return self._assemble(proto.name, inputs, outputs, stored, nodes)
 
     def cut(self, graph: OnnxGraph, outputs: tuple[str, ...]) -> OnnxGraph:
         """The part of a graph that computes the named tensors, without the inputs and stored tensors it does not need."""
@@ -134,16 +155,10 @@ class GraphReader:
             {name: array for name, array in graph.tensors.items() if name in read},
             tuple(nodes[i] for i in kept),
             frozenset(),
+            {name: form for name, form in graph.formats.items() if name in read},
         )
 
-    def _enter(self, tensors: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
-        if not name or name in tensors:
-            raise ModelError(f"{self.label}: stored tensor {name!r} {'appears twice' if name else 'has no name'}")
-        tensors[name] = array
-
-    def _nodes(
-        self, protos: Iterable[NodeProto], versions: Mapping[str, int], tensors: dict[str, np.ndarray]
-    ) -> list[Node]:
+    def _nodes(self, protos: Iterable[NodeProto], versions: Mapping[str, int], stored: Stored) -> list[Node]:
         """The nodes; constants and copies of stored tensors become stored tensors instead."""
         nodes = []
         for proto in protos:
@@ -154,10 +169,11 @@ class GraphReader:
             if node.domain or len(node.outputs) != 1:
                 nodes.append(node)
             elif node.operator == "Constant":
-                self._enter(tensors, node.outputs[0], constant(node))
-            elif node.operator == "Identity" and len(node.inputs) == 1 and node.inputs[0] in tensors:
+                stored.enter(node.outputs[0], *constant(node.attributes, str(node)))
+            elif node.operator == "Identity" and len(node.inputs) == 1 and node.inputs[0] in stored.tensors:
                 # exporters store equal tensors once: these are tensors of their own that happen to start equal
-                self._enter(tensors, node.outputs[0], tensors[node.inputs[0]])
+                (source,) = node.inputs
+                stored.enter(node.outputs[0], stored.tensors[source], stored.formats.get(source))
             else:
                 nodes.append(node)
         return nodes
@@ -184,20 +200,9 @@ class GraphReader:
             attributes,
             graphs,
             self._body(function, proto, name) if function is not None else None,
-            self._location(proto),
+            written_in(proto) or Location(self.label, self.count),
+            noted(proto, "irconv.scope") if noted(proto, "irconv.op") else name,
         )
-
-    def _location(self, proto: NodeProto) -> Location:
-        """The innermost line of the user's that PyTorch's exporter noted, else the number of the node in the file."""
-        trace = next((p.value for p in proto.metadata_props if p.key == "pkg.torch.onnx.stack_trace"), "")
-        places = []
-        for line in reversed(trace.splitlines()):
-            file, _, rest = line.strip().removeprefix('File "').partition('", line ')
-            number = rest.split(",")[0]
-            if number.isascii() and number.isdecimal() and len(number) < 10:
-                places.append(Location(file, int(number)))
-        own = [place for place in places if "site-packages" not in place.file]
-        return next(iter(own or places), Location(self.label, self.count))
 
     def _body(self, function: FunctionProto, proto: NodeProto, name: str) -> OnnxGraph:
         """A function of the model as this node calls it."""
@@ -221,25 +226,20 @@ class GraphReader:
             )
         given = {a.name: a for a in function.attribute_proto} | {a.name: a for a in proto.attribute}
         absent = {name for i, name in enumerate(function.input) if i >= len(proto.input) or not proto.input[i]}
-        tensors: dict[str, np.ndarray] = {}
+        stored = Stored(self.label)
         inner = [called(node, given, absent) for node in function.node]
-        nodes = self._nodes(inner, versions | operator_sets(function.opset_import), tensors)
+        nodes = self._nodes(inner, versions | operator_sets(function.opset_import), stored)
         inputs = tuple(Port(each, None, None) for each in function.input)
         outputs = tuple(inside if name else "" for name, inside in zip(proto.output, function.output, strict=False))
-        graph = self._assemble(function.name, inputs, outputs, tensors, nodes)
+        graph = self._assemble(function.name, inputs, outputs, stored, nodes)
         if graph.free:
             raise ModelError(f"{self.label}: function {function.name!r} reads {listed(graph.free)}, which nothing computes")
         return graph
 
     def _assemble(
-        self,
-        name: str,
-        inputs: tuple[Port, ...],
-        outputs: tuple[str, ...],
-        tensors: dict[str, np.ndarray],
-        nodes: list[Node],
+        self, name: str, inputs: tuple[Port, ...], outputs: tuple[str, ...], stored: Stored, nodes: list[Node]
     ) -> OnnxGraph:
-        known = {port.name for port in inputs} | set(tensors)
+        known = {port.name for port in inputs} | set(stored.tensors)
         if len({port.name for port in inputs}) != len(inputs):
             raise ModelError(f"{self.label}: graph {name!r} has two inputs of one name")
         makers = self._makers(nodes, known)
@@ -247,7 +247,8 @@ class GraphReader:
         free = {n for i in live for n in reads(nodes[i]) if n not in makers and n not in known}
         free |= {n for n in outputs if n and n not in makers and n not in known}
         order = self._order(nodes, makers, live)
-        return OnnxGraph(name, inputs, outputs, tensors, tuple(nodes[i] for i in order), frozenset(free))
+        ordered = tuple(nodes[i] for i in order)
+        return OnnxGraph(name, inputs, outputs, stored.tensors, ordered, frozenset(free), stored.formats)
 
     def _makers(self, nodes: list[Node], known: set[str]) -> dict[str, int]:
         """Which node computes each name."""
@@ -327,14 +328,15 @@ def port(info: ValueInfoProto) -> Port:
     if inner.WhichOneof("value") not in (None, "tensor_type"):
         raise ModelError(f"input {info.name!r} is a {str(kind).removesuffix('_type')}; only tensors are supported")
     tensor = inner.tensor_type
-    dtype = element_type(tensor.elem_type, f"input {info.name!r}") if tensor.elem_type else None
+    form = FORMATS.get(tensor.elem_type)
+    dtype = form.carrier if form else element_type(tensor.elem_type, f"input {info.name!r}") if tensor.elem_type else None
     if not tensor.HasField("shape"):
-        return Port(info.name, dtype, None, kind == "sequence_type")
+        return Port(info.name, dtype, None, kind == "sequence_type", form)
     dims: list[int | str | None] = []
     for dim in tensor.shape.dim:
         known = dim.HasField("dim_value") and dim.dim_value >= 0
         dims.append(int(dim.dim_value) if known else dim.dim_param or None)
-    return Port(info.name, dtype, tuple(dims), kind == "sequence_type")
+    return Port(info.name, dtype, tuple(dims), kind == "sequence_type", form)
 
 
 def called(node: NodeProto, given: Mapping[str, AttributeProto], absent: set[str]) -> NodeProto:
@@ -356,24 +358,6 @@ def called(node: NodeProto, given: Mapping[str, AttributeProto], absent: set[str
             copied.CopyFrom(given[attribute.ref_attr_name])
             copied.name = attribute.name
     return result
-
-
-def constant(node: Node) -> np.ndarray:
-    """The array of a Constant node.  Raises ModelError for strings and for a node without a value."""
-    a = node.attributes
-    if "value" in a:
-        return a.tensor("value")
-    if "sparse_value" in a:
-        return a.sparse_tensor("sparse_value")
-    if "value_float" in a:
-        return np.asarray(a.float("value_float"), np.float32)
-    if "value_floats" in a:
-        return np.asarray(a.floats("value_floats"), np.float32)
-    if "value_int" in a:
-        return np.asarray(a.int("value_int"), np.int64)
-    if "value_ints" in a:
-        return np.asarray(a.ints("value_ints"), np.int64)
-    raise ModelError(f"node {node} holds no numbers", hint="constants of strings are not supported")
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

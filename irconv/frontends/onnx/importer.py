@@ -20,6 +20,7 @@ from irconv.concrete import ConcreteValue, computing_at_most, current_tracer, ta
 from irconv.errors import IrconvError, ModelError
 from irconv.frontends.onnx.functions import expanded, has_body
 from irconv.frontends.onnx.graphs import GraphReader, Node, OnnxGraph, counted, listed
+from irconv.frontends.onnx.narrow import format_of, marked, results_as_stored
 from irconv.frontends.onnx.registry import Call, OnnxValue, Operator, TensorList, find_operator
 from irconv.tensor import Tensor
 
@@ -46,8 +47,14 @@ ARITHMETIC = frozenset({"Add", "Mul"})
 
 
 def unsupported(graph: OnnxGraph) -> list[str]:
-    """The operators of a graph that cannot be imported, with counts and names of nodes."""
-    return counted(n for n in graph.all_nodes() if find_operator(n) is None and n.body is None and not has_body(n))
+    """The operators of a graph that cannot be imported, with counts and names of nodes; none if only branches have such."""
+    if not any(_is_unsupported(node) for node in graph.certain_nodes()):
+        return []
+    return counted(node for node in graph.all_nodes() if _is_unsupported(node))
+
+
+def _is_unsupported(node: Node) -> bool:
+    return find_operator(node) is None and node.body is None and not has_body(node)
 
 
 @cache
@@ -61,7 +68,7 @@ def _attribute_names(operator: str, opset: int, domain: str) -> frozenset[str] |
 
 def check_attributes(graph: OnnxGraph) -> None:
     """Raise ModelError for attributes that an operator does not have: leaving them out would change its meaning."""
-    for node in graph.all_nodes():
+    for node in graph.certain_nodes():
         known_names = None if node.body is not None else _attribute_names(node.operator, node.opset, node.domain)
         unknown = set() if known_names is None else set(node.attributes.protos) - known_names
         if unknown:
@@ -161,7 +168,16 @@ class Run:
         graph = node.subgraphs.get(attribute)
         if graph is None:
             raise ModelError(f"attribute {attribute!r} is missing or not a graph")
+        if node.is_choice:
+            self._check_branch(graph)
         return self.graph(graph, ChainMap(bound(graph, inputs), values))
+
+    def _check_branch(self, graph: OnnxGraph) -> None:
+        """What reading the model left to be seen: whether a branch that is taken can be imported."""
+        missing = unsupported(graph)
+        if missing:
+            raise ModelError("the branch uses operators that are not supported:\n  " + "\n  ".join(missing))
+        check_attributes(graph)
 
     def node(self, node: Node, values: MutableMapping[str, OnnxValue]) -> Sequence[OnnxValue | None]:
         """The results of one node.  Errors say which node it is."""
@@ -171,7 +187,7 @@ class Run:
             self._count(tracer)
             if tracer is None:
                 return self._results(node, inputs, values)
-            with tracer.placed(node.location, node.name, node.outputs[0] if node.outputs else node.name):
+            with tracer.placed(node.location, node.scope, node.outputs[0] if node.outputs else node.name):
                 results = self._results(node, inputs, values)
             self._name(tracer, node, results)
             return results
@@ -195,14 +211,15 @@ class Run:
             return self._function(node.body, inputs)
         found = find_operator(node)
         if found is None:
-            types = tuple(x.type if isinstance(x, Tensor) else None for x in inputs)
+            types = tuple((x.type, format_of(x)) if isinstance(x, Tensor) else None for x in inputs)
             return self._function(self._open(node, types), inputs)
         call = Call(node, self.training, partial(self.inner, node, values))
         results = found.handler(call, *arguments(node, found, inputs))
         results = results if isinstance(results, tuple) else (results,)
         if len(node.outputs) > len(results):
             raise ModelError(f"node {node} has {len(node.outputs)} outputs, it can have {len(results)}")
-        return results
+        # what has subgraphs hands on what they give
+        return results if node.subgraphs else results_as_stored(node.operator, node.opset, node.domain, inputs, results)
 
     def _count(self, tracer: Any) -> None:
         self.steps += 1
@@ -238,9 +255,14 @@ def bound(graph: OnnxGraph, inputs: Sequence[OnnxValue | None]) -> dict[str, Onn
     """The inputs and stored tensors of a subgraph or function by name."""
     if len(inputs) > len(graph.inputs):
         raise ModelError(f"graph {graph.name!r} takes {len(graph.inputs)} inputs, got {len(inputs)}")
-    values: dict[str, OnnxValue] = {name: Tensor(ConcreteValue(array)) for name, array in graph.tensors.items()}
+    values: dict[str, OnnxValue] = {name: stored_tensor(graph, name) for name in graph.tensors}
     given = zip(graph.inputs, inputs, strict=False)
     return values | {port.name: value for port, value in given if value is not None}
+
+
+def stored_tensor(graph: OnnxGraph, name: str) -> Tensor:
+    """A stored tensor of the graph."""
+    return marked(Tensor(ConcreteValue(graph.tensors[name])), graph.formats.get(name))
 
 
 def arguments(node: Node, found: Operator, inputs: list[OnnxValue | None]) -> list[Any]:

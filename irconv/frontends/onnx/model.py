@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from irconv.concrete import ConcreteValue, as_array
+from irconv.concrete import as_array
 from irconv.errors import ModelError, ShapeError
 from irconv.frontends.onnx import operators
 from irconv.frontends.onnx.graphs import OnnxGraph, Port, listed
@@ -18,9 +18,11 @@ from irconv.frontends.onnx.importer import (
     check_attributes,
     factor_names,
     static_names,
+    stored_tensor,
     unsupported,
     weight_names,
 )
+from irconv.frontends.onnx.narrow import carried_array, marked, narrowed
 from irconv.frontends.onnx.reader import OnnxFile, read_model
 from irconv.frontends.onnx.registry import OnnxValue, TensorList
 from irconv.nn.module import Buffer, Module, Parameter
@@ -37,6 +39,9 @@ class OnnxModel(Module, DeclaresInputs):
     Stored weights are parameters, running statistics buffers, under the names that they have in the file; what else is stored is
     constant.  Call it with its inputs in order or by name; it returns its outputs in the file's order, one alone or a tuple.
     The model starts in evaluation mode.  In training mode batch norm and dropout train, whatever mode the file was exported in.
+
+    Element types narrower than irconv's (bfloat16, 8- and 4-bit floats, 4- and 2-bit integers) come in and go out as float32,
+    int8 or uint8, and hold what they would if they were stored narrow.
 
     Inputs that shapes depend on (``fixed_inputs``: sizes, axes, counts) must be given as arrays; a program compiled from the
     model is specialised for their values.
@@ -56,7 +61,7 @@ class OnnxModel(Module, DeclaresInputs):
         self._file: OnnxFile = file
         self._graph: OnnxGraph = file.graph
         self._parts: dict[str, Tensor] = states(file.graph)
-        self._constants = {n: Tensor(ConcreteValue(a)) for n, a in file.graph.tensors.items() if n not in self._parts}
+        self._constants = {n: stored_tensor(file.graph, n) for n in file.graph.tensors if n not in self._parts}
         self._prepare()
         self.own_training = False
 
@@ -135,6 +140,7 @@ class OnnxModel(Module, DeclaresInputs):
             if not isinstance(value, (list, tuple)) or port.name in self.fixed_inputs:
                 raise ModelError(f"input {port} takes a list of arrays, and shapes may not depend on their values")
             return tuple(self._checked(replace(port, sequence=False), each) for each in value)
+        value = carried_array(value, port.format)
         type_ = leaf_type(value)
         if type_ is None:
             value = as_array(value)
@@ -152,9 +158,11 @@ class OnnxModel(Module, DeclaresInputs):
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The outputs: one tensor, or a tuple in the file's order."""
         arranged = self.arrange(inputs, named)
-        values: dict[str, OnnxValue] = {**self._constants, **self._parts}
-        for name, value in zip(self.input_names, arranged, strict=True):
-            values[name] = onnx_value(value)
+        formats = self._graph.formats
+        parts = {name: marked(part, formats[name]) if name in formats else part for name, part in self._parts.items()}
+        values: dict[str, OnnxValue] = {**self._constants, **parts}
+        for port, value in zip(self.inputs, arranged, strict=True):
+            values[port.name] = onnx_value(value, port)
         found = Run(self._file.reader, self.training).main(self._graph, values)
         results = tuple(each.items if isinstance(each, TensorList) else each for each in found)
         return results[0] if len(results) == 1 else results
@@ -218,11 +226,15 @@ def states(graph: OnnxGraph) -> dict[str, Tensor]:
     return parts
 
 
-def onnx_value(value: Any) -> OnnxValue:
-    """An argument as the importer takes it."""
+def onnx_value(value: Any, port: Port) -> OnnxValue:
+    """An argument as the importer takes it: what is given for a narrow type is rounded to it."""
     if isinstance(value, tuple):
-        return TensorList(tuple(as_tensor(each) for each in value))
-    return as_tensor(value.array if isinstance(value, Fixed) else value)
+        return TensorList(tuple(_narrow(as_tensor(each), port) for each in value))
+    return _narrow(as_tensor(value.array if isinstance(value, Fixed) else value), port)
+
+
+def _narrow(x: Tensor, port: Port) -> Tensor:
+    return x if port.format is None else narrowed(x, port.format)
 
 
 def check_port(port: Port, type_: TensorType) -> None:

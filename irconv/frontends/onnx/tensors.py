@@ -11,6 +11,7 @@ import numpy as np
 from onnx import SparseTensorProto, TensorProto, numpy_helper
 
 from irconv.errors import ModelError
+from irconv.frontends.onnx.formats import FORMATS, Format, decode, stored_bytes
 from irconv.types import MAX_ELEMENTS, DType, as_dtype
 
 _DTYPES: dict[int, str] = {
@@ -62,16 +63,19 @@ def dimensions(dims: Any, what: str) -> tuple[int, ...]:
 
 
 def tensor_array(tensor: TensorProto, folder: Path | None) -> np.ndarray:
-    """The array of a tensor; ``folder`` is where its external data may lie (None: nowhere).
+    """The array of a tensor, of a narrow element type in its carrier; ``folder`` is where external data may lie (None: nowhere).
 
     Raises ModelError for unknown element types, for data that do not fill the shape, and for external data outside the folder.
     """
     what = f"tensor {tensor.name!r}"
-    dtype = element_type(tensor.data_type, what)
     shape = dimensions(tensor.dims, what)
     size = math.prod(shape)
     if tensor.HasField("segment"):
         raise ModelError(f"{what} is stored in segments, which is not supported")
+    form = FORMATS.get(tensor.data_type)
+    if form is not None:
+        return decode(_narrow_bytes(tensor, folder, form, size), form, size).reshape(shape)
+    dtype = element_type(tensor.data_type, what)
     if tensor.data_location == TensorProto.EXTERNAL:
         return np.frombuffer(_external(tensor, folder, size * dtype.bytes), _little(dtype)).reshape(shape).astype(dtype.numpy)
     if tensor.HasField("raw_data"):
@@ -82,6 +86,21 @@ def tensor_array(tensor: TensorProto, folder: Path | None) -> np.ndarray:
     if len(getattr(tensor, field)) != size:
         raise ModelError(f"{what} of type {dtype}{list(shape)} needs {size} elements, has {len(getattr(tensor, field))}")
     return np.asarray(numpy_helper.to_array(tensor)).astype(dtype.numpy, copy=False)
+
+
+def _narrow_bytes(tensor: TensorProto, folder: Path | None, form: Format, size: int) -> bytes:
+    """The bytes of a tensor of a narrow element type."""
+    what, wanted = f"tensor {tensor.name!r} of type {form.name}", stored_bytes(form, size)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return _external(tensor, folder, wanted)
+    if tensor.HasField("raw_data"):
+        data: bytes = tensor.raw_data
+    else:
+        # each entry holds one element, or one byte of several
+        data = np.asarray(tensor.int32_data, np.int32).astype("<u2" if form.bits == 16 else np.uint8).tobytes()
+    if len(data) != wanted:
+        raise ModelError(f"{what} and shape {list(tensor.dims)} needs {wanted} bytes, has {len(data)}")
+    return data
 
 
 def _little(dtype: DType) -> np.dtype:

@@ -4,7 +4,7 @@ The operands of one op share one element type; mixing types is the caller's busi
 :mod:`irconv.tensor` does).  A gradient rule may leave a broadcast operand's gradient in the shape of the result: the
 differentiation pass sums it over the axes that broadcasting repeated.
 
-functions.py, arithmetic.py, compare.py and bits.py hold the ops, rules.py what they share.
+functions.py, arithmetic.py, compare.py, bits.py and rounding.py hold the ops, rules.py what they share.
 """
 
 from irconv.ops.elementwise.arithmetic import (
@@ -71,13 +71,17 @@ from irconv.ops.elementwise.functions import (
     tan,
     tanh,
 )
+from irconv.ops.elementwise.rounding import FLOAT_FORMATS, FloatFormat, RoundToAttributes, round_to
 from irconv.ops.elementwise.rules import Number, Operand, float_only, wide
 
 __all__ = [
+    "FLOAT_FORMATS",
     "CastAttributes",
     "ClipAttributes",
+    "FloatFormat",
     "Number",
     "Operand",
+    "RoundToAttributes",
     "absolute",
     "acos",
     "acosh",
@@ -126,6 +130,7 @@ __all__ = [
     "relu",
     "remainder",
     "round_",
+    "round_to",
     "rsqrt",
     "shift_left",
     "shift_right",

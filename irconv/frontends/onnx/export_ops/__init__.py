@@ -1,6 +1,6 @@
 """How each op is written in ONNX, one file per family.  Importing this package enters all of them."""
 
-from irconv.frontends.onnx.export_ops import contract, elementwise, index, pool, random, reduce, resize, shape
+from irconv.frontends.onnx.export_ops import contract, elementwise, index, pool, random, reduce, resize, rounding, shape
 from irconv.frontends.onnx.export_ops.writer import DOMAIN, LOWERINGS, Writer, element_type
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "random",
     "reduce",
     "resize",
+    "rounding",
     "shape",
 ]

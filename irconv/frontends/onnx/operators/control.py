@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import constant, number, tensor_of
+from irconv.frontends.onnx.operators.common import constant, integers, number, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.ops.concat import stack
+from irconv.ops.pad import pad
 from irconv.ops.shape import normalize_axis
 from irconv.tensor import Tensor
 from irconv.types import BOOL, I64
@@ -116,17 +117,26 @@ def scan_entries(
     return values, collected
 
 
-@operator("Scan", since=8)
-def scan_batch(call: Call, lengths: Tensor | None = None, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """As later, for every sample of a batch by itself: axis 0 of all inputs is the batch, axis 1 of scanned ones runs."""
-    if lengths is not None:
-        raise ModelError("scans of sequences of different lengths are not supported")
+@operator("Scan", since=8, static=(0,))
+def scan_batch(call: Call, lengths: np.ndarray | None = None, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """As later, for every sample of a batch by itself: axis 0 of all inputs is the batch, axis 1 of scanned ones runs.
+
+    lengths: how many entries each sample has; what its results have beyond them is 0.
+    """
     count = call.attributes.int("num_scan_inputs")
+    if not 1 <= count <= len(inputs) or min(x.ndim for x in inputs) < 1 or min(x.ndim for x in inputs[-count:]) < 2:
+        raise ModelError(f"{count} of {len(inputs)} inputs are to be scanned, behind an axis for the batch")
     backward = call.attributes.ints("directions", (0,) * count)
+    batch, longest = inputs[-1].shape[:2]
+    wanted = (longest,) * batch if lengths is None else integers(lengths, "the sequence lengths") or ()
+    if len(wanted) != batch or not batch or not all(1 <= n <= longest for n in wanted):
+        raise ModelError(f"sequence lengths {list(wanted)} of {batch} samples with room for {longest} entries")
     samples = []
-    for sample in range(inputs[0].shape[0]):
+    for sample, length in enumerate(wanted):
         of_sample = [x[sample] for x in inputs]
         states, scanned = of_sample[: len(inputs) - count], of_sample[len(inputs) - count :]
-        values, collected = scan_entries(call, states, scanned, [0] * count, backward)
-        samples.append((*values, *(stacked(parts, 0) for parts in zip(*collected, strict=True))))
+        values, collected = scan_entries(call, states, [x[:length] for x in scanned], [0] * count, backward)
+        columns = [stacked(parts, 0) for parts in zip(*collected, strict=True)]
+        room = longest - length
+        samples.append((*values, *(tensor_of(pad(x, [(0, room), *[(0, 0)] * (x.ndim - 1)])) for x in columns)))
     return tuple(stacked(parts, 0) for parts in zip(*samples, strict=True))

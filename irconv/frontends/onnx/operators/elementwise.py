@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from irconv.errors import ModelError
-from irconv.frontends.onnx.operators.common import same_type, tensor_of
+from irconv.frontends.onnx.formats import Format
+from irconv.frontends.onnx.narrow import carried_type, format_of, marked, narrowed
+from irconv.frontends.onnx.operators.common import constant, same_type, tensor_of
 from irconv.frontends.onnx.registry import Call, Handler, operator
 from irconv.frontends.onnx.tensors import element_type
 from irconv.op import Value
 from irconv.ops import elementwise as e
 from irconv.ops.shape import reshape
 from irconv.tensor import Tensor
+from irconv.types import BOOL, DType
 
 # --- of one operand --------------------------------------------------------------------------------------------------------
 
@@ -193,7 +198,14 @@ def where(call: Call, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 @operator("Cast")
 def cast(call: Call, x: Tensor) -> Tensor:
     """x in another element type; floats become integers toward zero."""
-    return tensor_of(e.cast(x, element_type(_target(call), "the result of Cast")))
+    return _converted(call, x, *carried_type(_target(call), "the result of Cast"))
+
+
+def _converted(call: Call, x: Tensor, dtype: DType, form: Format | None) -> Tensor:
+    if form is None:
+        return marked(e.cast(x, dtype), None)
+    mode = call.attributes.string("round_mode", "up", choices=("up", "down", "nearest"))
+    return narrowed(x, form, call.attributes.flag("saturate", True), mode)
 
 
 def _target(call: Call) -> Any:
@@ -207,7 +219,18 @@ def _target(call: Call) -> Any:
 @operator("CastLike")
 def cast_like(call: Call, x: Tensor, like: Tensor) -> Tensor:
     """x in the element type of another tensor."""
-    return same_type(x, like)
+    return _converted(call, x, like.type.dtype, format_of(like))
+
+
+@operator("BitCast", since=26, static=(0,))
+def bit_cast(call: Call, x: np.ndarray) -> Tensor:
+    """The bits of x, which is known at import, read as another element type of the same size."""
+    dtype = element_type(call.attributes.int("to"), "the result of BitCast")
+    if dtype.bytes != x.dtype.itemsize:
+        raise ModelError(f"the bits of {x.dtype} do not fill {dtype}")
+    bits = x.astype(x.dtype.newbyteorder("<")).view(dtype.numpy.newbyteorder("<"))
+    # any other byte than 0 is true
+    return constant(x.view(np.uint8) != 0 if dtype is BOOL else bits, dtype)
 
 
 @operator("Identity")

@@ -9,6 +9,7 @@ import numpy as np
 
 from irconv.concrete import take_room
 from irconv.errors import ModelError
+from irconv.frontends.onnx.narrow import marked
 from irconv.frontends.onnx.operators.common import constant, integers, number, pairs, tensor_of
 from irconv.frontends.onnx.registry import Call, operator
 from irconv.ops import pad as padding
@@ -279,7 +280,8 @@ def constant_of_shape(call: Call, shape: np.ndarray) -> Tensor:
     value = call.attributes.tensor("value", np.zeros(1, np.float32))
     wanted = integers(shape, "shape") or ()
     dims = tensor_type(value.dtype, wanted).shape
-    return constant(np.broadcast_to(value.reshape(-1)[:1].reshape(()), dims))
+    filled = constant(np.broadcast_to(value.reshape(-1)[:1].reshape(()), dims))
+    return marked(filled, call.attributes.tensor_format("value"))
 
 
 @operator("Range", static=(0, 1, 2))
