@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from irconv.backends.base import Backend
-from irconv.backends.cupy.backend import CupyBackend
-from irconv.backends.native.backend import NativeBackend, native_problem
-from irconv.backends.numpy.backend import NumpyBackend
 from irconv.errors import BackendError
 
-BACKENDS: dict[str, Callable[[bool], Backend]] = {"numpy": NumpyBackend, "native": NativeBackend, "cupy": CupyBackend}
+
+def _made_by(module: str, name: str) -> Callable[[bool], Backend]:
+    """Makes a backend of a module that is imported only then: whoever builds graphs alone does not wait for kernels."""
+
+    def make(strict: bool) -> Backend:
+        backend: Backend = getattr(import_module(module), name)(strict)
+        return backend
+
+    return make
+
+
+BACKENDS: dict[str, Callable[[bool], Backend]] = {
+    "numpy": _made_by("irconv.backends.numpy.backend", "NumpyBackend"),
+    "native": _made_by("irconv.backends.native.backend", "NativeBackend"),
+    "cupy": _made_by("irconv.backends.cupy.backend", "CupyBackend"),
+}
 """Every backend by name: called with whether to keep to plain rounding."""
 
 
 AUTO_IS_NATIVE = False
 """Whether "auto" takes the native backend where there is a C compiler that works."""
+
+
+def auto_backend() -> str:
+    """What "auto" stands for on this machine, for arrays on the CPU."""
+    if AUTO_IS_NATIVE and import_module("irconv.backends.native.backend").native_problem() is None:
+        return "native"
+    return "numpy"
 
 
 def find_backend(name: str | Backend, strict: bool = False) -> Backend:
@@ -28,7 +48,7 @@ def find_backend(name: str | Backend, strict: bool = False) -> Backend:
     if not isinstance(name, str):
         return name
     if name == "auto":
-        name = "native" if AUTO_IS_NATIVE and native_problem() is None else "numpy"
+        name = auto_backend()
     chosen = BACKENDS.get(name)
     if chosen is None:
         raise BackendError(f"there is no backend {name!r}", hint=f"use auto, {', '.join(BACKENDS)}")

@@ -15,6 +15,7 @@ from irconv.backends.codegen.expressions import can_evaluate, evaluate, values_r
 from irconv.backends.codegen.form import Expression, Operand, Pointer
 from irconv.backends.native.base import NativeRequest
 from irconv.backends.native.kernels.contraction import Contraction, linear
+from irconv.graph import Graph
 
 LIGHT = frozenset(
     {
@@ -119,5 +120,27 @@ def make_epilogue(request: NativeRequest, product: int, pointers: dict[int, Poin
     strides = {result: tuple(request.strides[result])}
     for i in values_read(graph, nodes):
         if i != product:
-            strides[i] = broadcast_strides(graph[i].type.shape, request.strides[i], shape)
+            strides[i] = _strides(request, i, shape)
     return Epilogue(request, nodes, product, result, pointers, strides)
+
+
+def _strides(request: NativeRequest, i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides over the result of a value from outside.
+
+    A batch of one must not give other code than any other: what is repeated along some axis, or is a parameter, does not move
+    along axes where it has one element.
+    """
+    graph = request.graph
+    own = graph[i].type.shape
+    strides = broadcast_strides(own, request.strides[i], shape)
+    if own == shape and not _is_parameter(graph, i):
+        return strides
+    added = len(shape) - len(own)
+    return tuple(0 if axis >= added and own[axis - added] == 1 else s for axis, s in enumerate(strides))
+
+
+def _is_parameter(graph: Graph, i: int) -> bool:
+    """Whether a value is a constant or a state, or that in another shape: no batch is in it."""
+    while not graph[i].is_leaf and len(graph[i].operands) == 1:
+        i = graph[i].operands[0]
+    return i in graph.states or graph[i].op.name == "constant"

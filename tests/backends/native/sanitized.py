@@ -17,7 +17,7 @@ from irconv import structure
 from irconv.backends.native.standalone.writer import compile_files, write
 from irconv.standalone import standalone_blueprint
 
-FLAGS = ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+FLAGS = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
 @dataclass(frozen=True)
