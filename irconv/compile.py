@@ -117,11 +117,15 @@ def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequen
         passes = [pass_ for pass_ in passes if not isinstance(pass_, LinearSums)]
     chosen = [*(passes if options.passes is None else options.passes), *storage_passes(target)]
     stages = [first, *Pipeline(chosen).run(graph, checker=checker)]
+    return backend.build(plan(stages, target, guards))
+
+
+def plan(stages: Sequence[Stage], target: Target, guards: Sequence[str] = ()) -> Program:
+    """Cut the graph of the last stage into kernels, schedule them, and place their values in memory."""
     final = stages[-1].graph
     partition = fuse(final, target)
     order = schedule(final, partition.kernels, [final.outputs[path] for path in guards])
-    plan = plan_memory(final, order, target)
-    return backend.build(Program(final, order, plan, tuple(stages), partition.reasons))
+    return Program(final, order, plan_memory(final, order, target), tuple(stages), partition.reasons)
 
 
 class Compiled:

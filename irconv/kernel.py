@@ -8,13 +8,14 @@ buffer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from irconv.errors import GraphError
 from irconv.graph import Graph, Node
 from irconv.op import describe
+from irconv.strides import value_strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,27 @@ class MemoryPlan:
 class Program:
     """A graph cut into kernels, ordered and planned: everything a backend needs.
 
-    stages: what the passes left on the way here, carried along for people to read.
+    stages:  what the passes left on the way here, carried along for people to read.
+    reasons: (producer id, user id) -> why the edge between their kernels was not fused; likewise for people.
     """
 
     graph: Graph
     schedule: Schedule
     plan: MemoryPlan
     stages: tuple[Any, ...] = ()
+    reasons: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+    @property
+    def unfused_bytes(self) -> int:
+        """Bytes that would cross kernels if every node were a kernel of its own."""
+        uses, strides = Uses(self.graph), value_strides(self.graph)
+        alone = (make_kernel(uses, [i], is_view=strides[i][1]) for i in uses.order if not self.graph[i].is_leaf)
+        return sum(kernel_bytes(self.graph, kernel) for kernel in alone)
+
+    @property
+    def fused_bytes(self) -> int:
+        """Bytes that cross kernels."""
+        return sum(kernel_bytes(self.graph, kernel) for kernel in self.schedule.kernels)
 
 
 class Uses:
@@ -172,15 +187,17 @@ def view_roots(kernels: Iterable[Kernel]) -> dict[int, int]:
 
 def print_kernels(program: Program) -> str:
     """The partition as text, in execution order: each kernel with its nodes and the bytes that cross its border."""
-    graph = program.graph
-    parts = []
-    for kernel in program.schedule.kernels:
-        values = [", ".join(f"%{graph[i].name}" for i in ids) for ids in (kernel.inputs, kernel.outputs)]
-        effort = "view" if kernel.is_view else f"{kernel_bytes(graph, kernel):,} bytes"
-        lines = [f"kernel @{kernel.name} = {kernel.kind} ({values[0]}) -> ({values[1]}) {{  # {effort}"]
-        lines += [f"  {_node_line(graph, graph[i])}" for i in kernel.nodes]
-        parts.append("\n".join([*lines, "}"]))
+    parts = [print_kernel(program.graph, kernel) for kernel in program.schedule.kernels]
     return "\n".join([*parts, f"# {program.plan}"])
+
+
+def print_kernel(graph: Graph, kernel: Kernel) -> str:
+    """One kernel as text."""
+    values = [", ".join(f"%{graph[i].name}" for i in ids) for ids in (kernel.inputs, kernel.outputs)]
+    effort = "view" if kernel.is_view else f"{kernel_bytes(graph, kernel):,} bytes"
+    lines = [f"kernel @{kernel.name} = {kernel.kind} ({values[0]}) -> ({values[1]}) {{  # {effort}"]
+    lines += [f"  {_node_line(graph, graph[i])}" for i in kernel.nodes]
+    return "\n".join([*lines, "}"])
 
 
 def _node_line(graph: Graph, node: Node) -> str:

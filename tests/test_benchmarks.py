@@ -35,7 +35,7 @@ def test_compile_time():
 def test_compare(row, tmp_path):
     pytest.importorskip("torch", reason="the comparison is with PyTorch")
     path = tmp_path / "out.json"
-    shown = run("compare.py", "--rows", row, "--repeat", "1", "--json", str(path), "--profile", "2")
+    shown = run("compare.py", "--rows", row, "--repeat", "1", "--quick", "--json", str(path), "--profile", "2")
     assert f"| {row} |" in shown
     assert "GFLOP/s" in shown
     (outcome,) = json.loads(path.read_text(encoding="utf-8"))
@@ -43,6 +43,17 @@ def test_compare(row, tmp_path):
     assert outcome["difference"] < 1e-3
     assert min(len(times) for times in outcome["times"].values()) >= 2
     assert all(kernel["ms"] > 0 for kernel in outcome["kernels"])
+
+
+def test_peers(tmp_path):
+    pytest.importorskip("onnxruntime", reason="one of the peers")
+    path = tmp_path / "out.json"
+    quick = ("--rounds", "1", "--quick", "--backends", "numpy", "--against", "onnxruntime")
+    shown = run("peers.py", "--rows", "forward:lenet:2", *quick, "--json", str(path))
+    (line,) = [line for line in shown.splitlines() if line.startswith("| forward:lenet:2 |")]
+    assert "(onnxruntime)" in line
+    ((own, peer),) = [row["results"] for row in json.loads(path.read_text(encoding="utf-8"))]
+    assert peer["difference"] < 1e-4 and own["seconds"] and peer["seconds"]
 
 
 def test_compare_refuses_an_unknown_row():

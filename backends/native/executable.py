@@ -13,6 +13,7 @@ from irconv.backends.arrays.base import Array
 from irconv.backends.arrays.executable import ArrayExecutable
 from irconv.backends.arrays.steps import Context, Step, carve
 from irconv.backends.native.base import NativeKernel
+from irconv.backends.native.describe import headed
 from irconv.backends.native.lowering import NativeLowering
 from irconv.backends.native.prepared import Preparation, shared
 from irconv.backends.native.runtime import Pool, address_of
@@ -25,7 +26,7 @@ from irconv.kernel import Program
 class NativeExecutable(ArrayExecutable):
     """A planned program as generated C, with array kernels where there is none.
 
-    Kernels that have code are in ``sources``, by name.
+    Kernels that have code are in :attr:`sources`, by name.
     """
 
     backend = "native"
@@ -49,9 +50,14 @@ class NativeExecutable(ArrayExecutable):
         self._checks = {
             name: code.check for name, code in made.items() if isinstance(code, NativeKernel) and code.check is not None
         }
-        self.sources: dict[str, str] = {
-            name: code.source for name, code in made.items() if isinstance(code, NativeKernel)
-        }
+        self._codes = {name: code for name, code in made.items() if isinstance(code, NativeKernel)}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The C of each kernel that has code, by the kernel's name, under its IR and the lines of the model."""
+        graph = self.graph
+        coded = (kernel for kernel in self.kernels if kernel.name in self._codes)
+        return {kernel.name: headed(graph, [kernel], self._codes[kernel.name].source) for kernel in coded}
 
     @property
     def kept_bytes(self) -> int:

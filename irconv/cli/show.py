@@ -16,7 +16,8 @@ from irconv.cost import graph_cost
 from irconv.errors import ModelError
 from irconv.graph import Graph
 from irconv.inspect import dump
-from irconv.kernel import print_kernels
+from irconv.inspect.explain import kernels_dot
+from irconv.kernel import Program, print_kernels
 
 FORMATS: dict[str, Callable[[Graph], str]] = {
     "text": str,
@@ -28,13 +29,13 @@ FORMATS: dict[str, Callable[[Graph], str]] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A stage of compilation as ``--stage`` lists it; ``kernels`` is the text of the last one, which is no graph."""
+    """A stage of compilation as ``--stage`` lists it; ``program`` is set for the kernels, the last one, which is no graph."""
 
     name: str
     graph: Graph
     seconds: float
     changed: bool
-    kernels: str | None = None
+    program: Program | None = None
 
 
 @click.command()
@@ -102,8 +103,7 @@ def stages(graph: Graph, backend: str, training: bool) -> list[Shown]:
         seen[stage.name] = seen.get(stage.name, 0) + 1
         name = stage.name if seen[stage.name] == 1 else f"{stage.name}#{seen[stage.name]}"
         shown.append(Shown(name, stage.graph, stage.seconds, stage.changed))
-    kernels = print_kernels(executable.program)
-    return [*shown, Shown("kernels", executable.graph, 0.0, True, kernels)]
+    return [*shown, Shown("kernels", executable.graph, 0.0, True, executable.program)]
 
 
 def choose(shown: Sequence[Shown], wanted: str) -> Shown:
@@ -124,7 +124,7 @@ def print_stages(shown: Sequence[Shown]) -> None:
             str(n),
             s.name,
             str(len(s.graph)),
-            "-" if s.kernels else console.milliseconds(s.seconds),
+            "-" if s.program else console.milliseconds(s.seconds),
             "yes" if s.changed else "no",
         )
         for n, s in enumerate(shown)
@@ -134,18 +134,20 @@ def print_stages(shown: Sequence[Shown]) -> None:
 
 def print_stage(stage: Shown, form: str) -> None:
     """One stage."""
-    if stage.kernels is None:
+    if stage.program is None:
         print_graph(stage.graph, form)
     elif form == "text":
-        console.code(stage.kernels)
+        console.code(print_kernels(stage.program))
+    elif form == "dot":
+        console.say(kernels_dot(stage.program).rstrip("\n"))
     else:
-        raise click.UsageError(f"kernels are text only, not {form}")
+        raise click.UsageError(f"kernels are text or dot only, not {form}")
 
 
 def print_all(shown: Sequence[Shown], form: str) -> None:
     """Every stage in order; one that changed nothing is not printed again."""
     if form == "json":
-        graphs = [{"stage": s.name, "graph": json.loads(dump.to_json(s.graph))} for s in shown if s.kernels is None]
+        graphs = [{"stage": s.name, "graph": json.loads(dump.to_json(s.graph))} for s in shown if s.program is None]
         console.say(json.dumps(graphs, indent=1))
         return
     if form != "text":

@@ -48,22 +48,22 @@ def to_dot(graph: Graph) -> str:
 
     Nodes are called ``n`` and their id, so that names need no care beyond quoting.
     """
-    lines = [f"digraph {_dot_string(graph.name)} {{", '  node [shape=box, fontname="monospace"];']
+    lines = [f"digraph {dot_string(graph.name)} {{", '  node [shape=box, fontname="monospace"];']
     roles = graph.nx.nodes
     for node in graph:
         shape = _SHAPES.get(roles[node.name]["role"], "box")
         label = "\n".join((f"%{node.name}", node.op.name, str(node.type)))
         tooltip = str(node.provenance.location or "")
-        lines.append(f"  n{node.id} [label={_dot_string(label)}, shape={shape}, tooltip={_dot_string(tooltip)}];")
+        lines.append(f"  n{node.id} [label={dot_string(label)}, shape={shape}, tooltip={dot_string(tooltip)}];")
     for node in graph:
         for slot, operand in enumerate(node.operands):
-            label = f" [label={_dot_string(str(slot))}]" if len(node.operands) > 1 else ""
+            label = f" [label={dot_string(str(slot))}]" if len(node.operands) > 1 else ""
             lines.append(f"  n{operand} -> n{node.id}{label};")
     lines.extend(f'  n{value} -> n{state} [style=dashed, label="update"];' for state, value in graph.updates.items())
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _dot_string(text: str) -> str:
+def dot_string(text: str) -> str:
     """Quotation marks around text in which every character stands for itself."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return '"' + "".join(c if c.isprintable() else f"\\\\x{ord(c):02x}" for c in escaped) + '"'

@@ -1,8 +1,9 @@
-"""The example networks in PyTorch, with the parameter names and shapes of ``examples/models``, so that state dicts fit."""
+"""The example networks in PyTorch, with the names and shapes of their parameters, so that state dicts fit.
+
+``irconv bench examples/models/resnet.py:resnet18 --against torch`` finds ``resnet18`` here.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,29 @@ class BasicBlock(nn.Module):
         return self.relu(y + self.shortcut(x))
 
 
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int = 1):
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1 = conv_bn(inputs, width, 1)
+        self.conv2 = conv_bn(width, width, 3, stride)
+        self.conv3 = conv_bn(width, outputs, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Identity() if stride == 1 and inputs == outputs else conv_bn(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.conv1(x))
+        y = self.relu(self.conv2(y))
+        y = self.conv3(y)
+        return self.relu(y + self.shortcut(x))
+
+
 class ResNet(nn.Module):
-    def __init__(self, counts: tuple[int, ...], classes: int = 1000, width: int = 64):
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...], classes: int = 1000, width: int = 64
+    ):
         super().__init__()
         self.stem = nn.Sequential(conv_bn(3, width, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
         channels = width
@@ -63,8 +85,8 @@ class ResNet(nn.Module):
             blocks = []
             for position in range(count):
                 stride = 2 if number > 0 and position == 0 else 1
-                blocks.append(BasicBlock(channels, width * 2**number, stride))
-                channels = width * 2**number
+                blocks.append(block(channels, width * 2**number, stride))
+                channels = width * 2**number * block.expansion
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -166,10 +188,67 @@ class UNet(nn.Module):
         return self.head(y)
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {
-    "lenet": LeNet,
-    "resnet18": lambda: ResNet((2, 2, 2, 2)),
-    "resnet34": lambda: ResNet((3, 4, 6, 3)),
-    "mobilenet_v2": MobileNetV2,
-    "unet": UNet,
-}
+# --- VGG ----------------------------------------------------------------------------------------------------------------
+
+
+class VGG(nn.Module):
+    def __init__(self, counts: tuple[int, ...], classes: int = 1000, width: int = 64, hidden: int = 4096):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for number, count in enumerate(counts):
+            outputs = width * min(2**number, 8)
+            for _ in range(count):
+                layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = outputs
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(7)
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * 49, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.5),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.features(x)))
+
+
+# --- by the names that the examples have --------------------------------------------------------------------------------
+
+
+def lenet() -> nn.Module:
+    return LeNet()
+
+
+def resnet18() -> nn.Module:
+    return ResNet(BasicBlock, (2, 2, 2, 2))
+
+
+def resnet34() -> nn.Module:
+    return ResNet(BasicBlock, (3, 4, 6, 3))
+
+
+def resnet50() -> nn.Module:
+    return ResNet(Bottleneck, (3, 4, 6, 3))
+
+
+def vgg11() -> nn.Module:
+    return VGG((1, 1, 2, 2, 2))
+
+
+def vgg16() -> nn.Module:
+    return VGG((2, 2, 3, 3, 3))
+
+
+def mobilenet_v2() -> nn.Module:
+    return MobileNetV2()
+
+
+def unet() -> nn.Module:
+    return UNet()
