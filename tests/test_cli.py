@@ -130,6 +130,17 @@ def test_stages_are_listed_chosen_and_all_printed(folder):
     assert "there is no stage 'fuse_everything'" in fails("show", *model, "--stage", "fuse_everything")
 
 
+def test_show_prints_generated_code_under_its_ir(folder):
+    model = ("models.py:net", "--input", "1x1x4x4", "--backend", "native")
+    code = output("show", *model, "--stage", "source")
+    assert code.startswith("// kernel @")
+    assert "models.py:" in code
+    assert "void conv(void *const *buffers" in code
+    assert "int64_t worker" not in output("show", *model, "--stage", "all")
+    assert "text, not dot" in fails("show", *model, "--stage", "source", "--format", "dot", status=2)
+    assert "there is no stage 'source'" in fails("show", *model[:3], "--backend", "numpy", "--stage", "source")
+
+
 def test_formats_are_read_by_networkx(folder, tmp_path):
     model = ("models.py:net", "--input", "1x1x4x4")
     graph = irconv.parse(output("show", *model))

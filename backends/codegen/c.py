@@ -66,7 +66,7 @@ SCALARS = {
 """C types of elements; a truth value is stored as one byte, 0 or 1."""
 
 PARAMETERS = "void *const *buffers, const int64_t *sizes, int64_t first, int64_t last, int64_t worker"
-COMMENT_WIDTH = 120
+COMMENT_WIDTH = 240
 
 
 def print_c(functions: Sequence[Function], header: Iterable[str] = ()) -> str:

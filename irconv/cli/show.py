@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -29,13 +29,17 @@ FORMATS: dict[str, Callable[[Graph], str]] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """A stage of compilation as ``--stage`` lists it; ``program`` is set for the kernels, the last one, which is no graph."""
+    """A stage of compilation as ``--stage`` lists it.
+
+    The last ones are no graphs: ``program`` is set for the kernels, ``sources`` (by kernel) for the code generated for them.
+    """
 
     name: str
     graph: Graph
     seconds: float
     changed: bool
     program: Program | None = None
+    sources: Mapping[str, str] | None = None
 
 
 @click.command()
@@ -103,7 +107,11 @@ def stages(graph: Graph, backend: str, training: bool) -> list[Shown]:
         seen[stage.name] = seen.get(stage.name, 0) + 1
         name = stage.name if seen[stage.name] == 1 else f"{stage.name}#{seen[stage.name]}"
         shown.append(Shown(name, stage.graph, stage.seconds, stage.changed))
-    return [*shown, Shown("kernels", executable.graph, 0.0, True, executable.program)]
+    shown.append(Shown("kernels", executable.graph, 0.0, True, executable.program))
+    sources: Mapping[str, str] | None = getattr(executable, "sources", None)  # not every backend generates code
+    if sources:
+        shown.append(Shown("source", executable.graph, 0.0, True, executable.program, sources))
+    return shown
 
 
 def choose(shown: Sequence[Shown], wanted: str) -> Shown:
@@ -134,7 +142,11 @@ def print_stages(shown: Sequence[Shown]) -> None:
 
 def print_stage(stage: Shown, form: str) -> None:
     """One stage."""
-    if stage.program is None:
+    if stage.sources is not None:
+        if form != "text":
+            raise click.UsageError(f"generated code is text, not {form}")
+        console.code("\n\n".join(stage.sources.values()))
+    elif stage.program is None:
         print_graph(stage.graph, form)
     elif form == "text":
         console.code(print_kernels(stage.program))
@@ -145,7 +157,8 @@ def print_stage(stage: Shown, form: str) -> None:
 
 
 def print_all(shown: Sequence[Shown], form: str) -> None:
-    """Every stage in order; one that changed nothing is not printed again."""
+    """Every stage in order but generated code; a stage that changed nothing is not printed again."""
+    shown = [stage for stage in shown if stage.sources is None]
     if form == "json":
         graphs = [{"stage": s.name, "graph": json.loads(dump.to_json(s.graph))} for s in shown if s.program is None]
         console.say(json.dumps(graphs, indent=1))
