@@ -60,7 +60,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """``irconv.from_torch``, found when it is asked for: PyTorch is imported by nobody else."""
+    """``from_torch`` and ``build_library``, found when asked for: nobody else waits for PyTorch or for generators of code."""
+    if name == "build_library":
+        return _importlib.import_module("irconv.standalone").build_library
     if name != "from_torch":
         raise AttributeError(f"module 'irconv' has no attribute {name!r}")
     try:

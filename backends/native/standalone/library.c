@@ -30,6 +30,7 @@ enum {
     POINTERS = $pointer_count,
     PREPARE_STEPS = $prepare_count,
     RUN_STEPS = $run_count,
+    INDEX_CHECKS = $index_check_count,
     PLACES = $place_count,
     TENSORS = $tensor_count,
 };
@@ -73,6 +74,10 @@ $prepare};
 
 static const Step run_steps[RUN_STEPS + 1] = {
 $run};
+
+/* Which steps check indices; other checks are that the loss is finite. */
+static const int64_t index_checks[INDEX_CHECKS + 1] = {
+$index_checks};
 
 /* --- state ------------------------------------------------------------------------------------------------------------- */
 
@@ -236,7 +241,11 @@ static int call(const void *const *arrays) {
         const Place *place = &places[i];
         if (place->region >= CALLED) pointers[place->pointer] = (char *)arrays[place->region - CALLED] + place->offset;
     }
-    return irconv_run(pool, run_steps, RUN_STEPS) == 0 ? ${NAME}_OK : ${NAME}_NOT_FINITE;
+    const int64_t failed = irconv_run(pool, run_steps, RUN_STEPS);
+    if (failed == 0) return ${NAME}_OK;
+    for (int64_t i = 0; i < INDEX_CHECKS; i++)
+        if (index_checks[i] == failed - 1) return ${NAME}_OUT_OF_RANGE;
+    return ${NAME}_NOT_FINITE;
 }
 
 PUBLIC int $function($parameters) {
@@ -256,6 +265,7 @@ PUBLIC const char *${name}_message(int status) {
     case ${NAME}_NO_MEMORY: return "there is not enough memory";
     case ${NAME}_WRONG_MACHINE: return "this processor is not what the library was built for: $machine";
     case ${NAME}_NOT_FINITE: return "the loss is not finite; nothing has been changed";
+    case ${NAME}_OUT_OF_RANGE: return "an index is out of range";
     case ${NAME}_NOT_WRITTEN: return "the file cannot be written";
     default: return "there is no such status";
     }

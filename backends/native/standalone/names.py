@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-RESERVED = frozenset(
-    # C and C++ keywords, and what their compilers and headers define in lower case
-    """alignas alignof and and_eq asm auto bitand bitor bool break case catch char class co_await co_return co_yield compl
+_RESERVED = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class co_await co_return co_yield compl
     concept const const_cast consteval constexpr constinit continue decltype default delete do double dynamic_cast else enum
     explicit export extern false float for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr
     operator or or_eq private protected public register reinterpret_cast requires restrict return short signed sizeof static
     static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename typeof
     typeof_unqual union unsigned using virtual void volatile wchar_t while xor xor_eq
-    linux unix i386 irconv sem res errno stdin stdout stderr main""".split()
-)
+    linux unix i386 errno stdin stdout stderr main
+    irconv res sem"""
+RESERVED = frozenset(_RESERVED.split())
+"""Keywords of C and C++, what compilers and headers define in lower case, and beginnings of other libraries' functions."""
 
 LONGEST = 48
 """Characters of an identifier that are kept."""

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.compiler import FLAGS, TIMEOUT, Compiler, accepted, find_compiler, run, trimmed
-from irconv.backends.native.standalone import sources
 from irconv.backends.native.standalone.blueprint import Blueprint
+from irconv.backends.native.standalone.interface import header_source
+from irconv.backends.native.standalone.program import embedded_source, main_source, makefile
+from irconv.backends.native.standalone.sources import kernel_source, library_source
+from irconv.backends.native.standalone.text import runtime_source
 from irconv.backends.native.standalone.weights import WeightsFile, weights_file
 from irconv.backends.numpy.parallel import thread_count
 from irconv.errors import BackendError, ModelError
@@ -60,18 +63,18 @@ def _write(blueprint: Blueprint, files: Files, weights: WeightsFile) -> None:
     for stale in (*kernels.glob("kernel*.c"), *kernels.glob("kernel*.o")):
         stale.unlink()
     texts = {
-        f"{name}.h": sources.header_source(blueprint, files.weights, files.embed),
-        f"{name}.c": sources.library_source(blueprint, weights, files.embed),
-        f"{name}_runtime.c": sources.runtime_source(),
-        f"{name}_main.c": sources.main_source(blueprint, files.weights, files.embed),
-        "Makefile": sources.makefile(blueprint, COMMON, files.kernels, files.embed),
+        f"{name}.h": header_source(blueprint, files.weights, files.embed),
+        f"{name}.c": library_source(blueprint, weights, files.embed),
+        f"{name}_runtime.c": runtime_source(),
+        f"{name}_main.c": main_source(blueprint, files.weights, files.embed),
+        "Makefile": makefile(blueprint, COMMON, files.kernels, files.embed),
     }
     texts |= {
-        f"{kernel}.c": sources.kernel_source(blueprint, unit)
+        f"{kernel}.c": kernel_source(blueprint, unit)
         for kernel, unit in zip(files.kernels, blueprint.units, strict=True)
     }
     if files.embed:
-        texts[f"{name}_weights.S"] = sources.embedded_source(name, files.weights)
+        texts[f"{name}_weights.S"] = embedded_source(name, files.weights)
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     (folder / files.weights).write_bytes(weights.content)

@@ -14,6 +14,7 @@ import numpy as np
 import irconv
 import irconv.nn.functional as F
 from irconv import structure
+from irconv.backends.native.standalone.blueprint import Blueprint
 from irconv.backends.native.standalone.writer import compile_files, write
 from irconv.standalone import standalone_blueprint
 
@@ -50,6 +51,8 @@ CONVOLUTIONS = (
     case("line", lambda x, w: F.conv1d(x, w, padding=2), (2, 3, 23), (17, 3, 5)),
     case("volume", lambda x, w: F.conv3d(x, w, padding=1), (1, 3, 5, 3, 7), (5, 3, 3, 3, 3)),
     case("transposed", lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), (1, 17, 5, 3), (17, 7, 3, 3)),
+    case("few_columns", lambda x, w, b: (F.conv2d(x, w, padding=2) + b).relu(), (3, 2, 13, 37), (6, 2, 5, 5), (6, 1, 1)),
+    case("few_columns_transposed", lambda x, w: F.conv_transpose2d(x, w), (2, 17, 9, 19), (17, 3, 3, 5)),
     case("transposed_far", lambda x, w: F.conv_transpose2d(x, w, stride=3), (1, 5, 3, 3), (5, 17, 2, 2)),
 )
 
@@ -105,11 +108,11 @@ def forward(cases: Sequence[Case]) -> Callable[..., dict[str, Any]]:
     return program
 
 
-def squares(cases: Sequence[Case]) -> Callable[..., Any]:
+def cubes(cases: Sequence[Case]) -> Callable[..., Any]:
     """A number that depends on every result of the cases: its derivative runs all their backward kernels."""
 
     def program(*arrays: Any) -> Any:
-        parts = [(y * y * 0.5).sum() for y in forward(cases)(*arrays).values()]
+        parts = [(y * y * (y + 1)).sum() for y in forward(cases)(*arrays).values()]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -124,23 +127,43 @@ def arrays_for(cases: Sequence[Case]) -> list[np.ndarray]:
     return [generator.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def run_sanitized(graph: irconv.Graph, arrays: Sequence[np.ndarray], machine: str, folder: Path) -> None:
-    """Build a graph for a machine with sanitizers, run it on arrays, and compare with NumPy.  Fails on any report."""
-    compiled = irconv.compile(graph, backend="numpy")
-    blueprint = standalone_blueprint(compiled, "checked", machine, apart=True)
+def build_sanitized(
+    program: irconv.Compiled | irconv.Step, machine: str, folder: Path, damage: Callable[[str], str] | None = None
+) -> tuple[Blueprint, Path]:
+    """A program compiled with sanitizers; ``damage`` changes the C file of its tables first."""
+    blueprint = standalone_blueprint(program, "checked", machine, apart=True)
     files = write(blueprint, folder, embed=False)
-    program = compile_files(blueprint, files, FLAGS)[2]
-    command = [str(program), "-t", "2"]
-    for number, argument in enumerate(blueprint.outputs):
-        command += ["-o", f"{number}.out.npy"]
-        assert argument.path in compiled.graph.outputs
+    if damage is not None:
+        tables = folder / "checked.c"
+        tables.write_text(damage(tables.read_text()))
+    return blueprint, compile_files(blueprint, files, FLAGS)[2]
+
+
+def run_program(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in its folder, with two threads."""
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    command = [str(program), "-t", "2", *arguments]
+    return subprocess.run(
+        command, cwd=program.parent, env={**os.environ, **options}, capture_output=True, text=True, timeout=300
+    )
+
+
+def save_arrays(arrays: Sequence[np.ndarray], folder: Path) -> list[str]:
+    """Files with the arrays, as arguments of a program."""
     for number, array in enumerate(arrays):
         np.save(folder / f"{number}.npy", array)
-        command.append(f"{number}.npy")
-    options = {"ASAN_OPTIONS": "abort_on_error=0:detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **options}, capture_output=True, text=True, timeout=300)
+    return [f"{number}.npy" for number in range(len(arrays))]
+
+
+def check_sanitized(graph: irconv.Graph, arrays: Sequence[np.ndarray], machine: str, folder: Path) -> None:
+    """Build a graph for a machine with sanitizers, run it on arrays, and compare with NumPy.  Fails on any report."""
+    compiled = irconv.compile(graph, backend="numpy")
+    blueprint, program = build_sanitized(compiled, machine, folder)
+    outputs = [word for number in range(len(blueprint.outputs)) for word in ("-o", f"{number}.out.npy")]
+    done = run_program(program, *outputs, *save_arrays(arrays, folder))
     assert done.returncode == 0, (done.stdout[-500:], done.stderr[:6000])
     expected = dict(structure.leaves(compiled(*arrays)))
+    assert [argument.path for argument in blueprint.outputs] == list(expected)
     for number, argument in enumerate(blueprint.outputs):
         wanted = np.asarray(expected[argument.path])
         found = np.load(folder / f"{number}.out.npy")

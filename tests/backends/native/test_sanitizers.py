@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
+import numpy as np
 import pytest
 
 import irconv
+import irconv.nn.functional as F
+from irconv import nn, optim, random, serialize
 from irconv.backends.native.compiler import find_compiler
 from tests.backends.handwritten import compiler_or_skip
-from tests.backends.native.sanitized import CONVOLUTIONS, FLAGS, POOLS, ROWS, arrays_for, forward, run_sanitized, squares
+from tests.backends.native.sanitized import (
+    CONVOLUTIONS,
+    FLAGS,
+    POOLS,
+    ROWS,
+    arrays_for,
+    build_sanitized,
+    check_sanitized,
+    cubes,
+    forward,
+    run_program,
+    save_arrays,
+)
 
 FORWARD = (*CONVOLUTIONS, *POOLS, *ROWS)
 BACKWARD = (*CONVOLUTIONS, *POOLS, *(each for each in ROWS if each.name not in ("position", "nothing", "matmul_none")))
@@ -29,11 +45,69 @@ def _sanitizers(tmp_path_factory):
 @pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
 def test_forward_kernels_stay_inside_their_arrays(machine, tmp_path):
     arrays = arrays_for(FORWARD)
-    run_sanitized(irconv.trace(forward(FORWARD), *arrays), arrays, machine, tmp_path)
+    check_sanitized(irconv.trace(forward(FORWARD), *arrays), arrays, machine, tmp_path)
 
 
 @pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
 def test_backward_kernels_stay_inside_their_arrays(machine, tmp_path):
     arrays = arrays_for(BACKWARD)
-    graph = irconv.differentiate(irconv.trace(squares(BACKWARD), *arrays))
-    run_sanitized(graph, arrays, machine, tmp_path)
+    graph = irconv.differentiate(irconv.trace(cubes(BACKWARD), *arrays))
+    check_sanitized(graph, arrays, machine, tmp_path)
+
+
+class Odd(nn.Module):
+    """A network of odd sizes with everything that training is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 17, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(17)
+        self.depthwise = nn.Conv2d(17, 17, 3, padding=1, groups=17)
+        self.drop = nn.Dropout(0.25)
+        self.head = nn.Linear(17, 7)
+
+    def forward(self, x: irconv.Tensor) -> irconv.Tensor:
+        y = self.norm(self.first(x)).relu()
+        y = F.max_pool2d(self.depthwise(y) + y, 3, 2, 1)
+        return self.head(self.drop(y.mean((2, 3))))
+
+
+@pytest.mark.parametrize("machine", ["avx512", "generic"])
+def test_a_training_step_stays_inside_its_arrays(machine, tmp_path):
+    random.manual_seed(1)
+    model = Odd()
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((3, 1, 11, 13)).astype(np.float32)
+    target = np.array([0, 6, 3])
+    step = irconv.compile_step(model, F.cross_entropy, optim.Adam(model.parameters(), lr=0.01), x, target, backend="numpy")
+    _, program = build_sanitized(step, machine, tmp_path)
+    done = run_program(program, "-n", "3", "-s", "states.safetensors", *save_arrays((x, target), tmp_path))
+    assert done.returncode == 0, (done.stdout, done.stderr[:6000])
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines()[:3]]
+    np.testing.assert_allclose(losses, [float(step(x, target)) for _ in range(3)], rtol=1e-4)
+    saved = serialize.load(tmp_path / "states.safetensors")
+    for name, array in model.state_dict().items():
+        np.testing.assert_allclose(saved[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
+@pytest.mark.parametrize("value", range(2), ids=["hidden", "result"])
+def test_what_reaches_outside_is_found(machine, value, tmp_path):
+    """Any array of intermediate values that is one element too short is noticed, in whole vectors and in parts of one."""
+
+    def program(x, w):
+        y = F.conv2d(x, w)
+        return F.max_pool2d(y, 2) if value else F.max_pool2d(y.tanh() + 1, 2)
+
+    arrays = [np.ones((1, 3, 6, 6), np.float32), np.ones((19, 3, 3, 3), np.float32)]
+    compiled = irconv.compile(irconv.trace(program, *arrays), backend="numpy")
+
+    def shorten(text: str) -> str:
+        changed, count = re.subn(r"    (\d+), // value", lambda found: f"    {int(found[1]) - 4}, // value", text, count=1)
+        assert count == 1
+        return changed
+
+    _, program_file = build_sanitized(compiled, machine, tmp_path, shorten)
+    done = run_program(program_file, *save_arrays(arrays, tmp_path))
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr

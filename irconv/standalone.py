@@ -1,0 +1,126 @@
+"""Compiled programs as C libraries that run without Python.
+
+    net = irconv.compile(model, irconv.TensorSpec((1, 3, 224, 224)))
+    irconv.build_library(net, "resnet_c", machine="avx2")
+
+writes the network as C with a header, its weights, a Makefile and a small program, and compiles them.  A training step
+(:func:`irconv.compile_step`) becomes a function that trains, with all states in the library.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from irconv.backends.base import Executable
+from irconv.backends.codegen.machine import find_machine
+from irconv.backends.native.backend import native_target
+from irconv.backends.native.standalone.blueprint import Blueprint
+from irconv.backends.native.standalone.names import identifier
+from irconv.backends.native.standalone.planning import StandaloneLowering, make_blueprint
+from irconv.backends.native.standalone.writer import compile_files, write
+from irconv.compile import Compiled, plan, storage_passes
+from irconv.errors import AttributeValueError, BackendError, ModelError
+from irconv.passes.base import Pipeline, Stage
+from irconv.passes.layout import ChannelsLast
+from irconv.passes.recompute import Recompute
+from irconv.training import Step
+
+PORTABLE = "generic"
+"""The machine that libraries are for unless another is named: any processor that the C compiler knows."""
+
+THREADS = 16
+"""The most threads that a library uses unless more are asked for: memory for temporaries is set aside for so many."""
+
+STORAGE = (ChannelsLast.name, Recompute.name)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library that has been written.
+
+    name:         with which its functions begin: ``name_init``, ``name_run`` (``name_step`` where it trains), ``name_free``.
+    machine:      the kind of processor that it is for.
+    kernels:      how many files of generated kernels there are.
+    memory_bytes: what it allocates when it runs, weights included.
+    built:        the static library, the shared one and the program; empty if they were not to be compiled.
+    """
+
+    folder: Path
+    name: str
+    machine: str
+    kernels: int
+    memory_bytes: int
+    built: tuple[Path, ...]
+
+
+def build_library(
+    program: Compiled | Step | Executable,
+    directory: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    machine: str = PORTABLE,
+    threads: int = THREADS,
+    embed: bool = False,
+    precision: str = "fast",
+    compile: bool = True,
+) -> Library:
+    """Write a program, as compiled for its last inputs, to ``directory`` as C; weights have the values they have now.
+
+    program:   what :func:`irconv.compile` or :func:`irconv.compile_step` returned, on whatever backend.
+    name:      of the library; by default after the program.
+    machine:   "avx512", "avx2", "sse2", "neon", "generic" (any processor), or "native" for this one.
+    threads:   the most that it may use.
+    embed:     put the weights into the library, too; else they are read from ``name.safetensors``.
+    precision: "fast", or "strict" for algorithms with plain rounding only.
+    compile:   whether to make the libraries and the program here; if not, ``make`` in the folder does.
+
+    Raises BackendError where a part of the program has no C code (with the ops and lines), or the compiler is missing, for
+    other processors, or fails; ModelError where the folder cannot be written.
+    """
+    if threads < 1:
+        raise AttributeValueError(f"threads must be 1 or more, got {threads}")
+    blueprint = standalone_blueprint(program, name, machine, threads, precision)
+    files = write(blueprint, Path(directory), embed)
+    built = compile_files(blueprint, files) if compile else ()
+    return Library(
+        Path(directory), blueprint.name, blueprint.machine.name, len(blueprint.units), blueprint.memory_bytes, built
+    )
+
+
+def standalone_blueprint(
+    program: Compiled | Step | Executable,
+    name: str | None = None,
+    machine: str = PORTABLE,
+    threads: int = THREADS,
+    precision: str = "fast",
+    apart: bool = False,
+) -> Blueprint:
+    """The program planned for a machine (see :func:`build_library`).  ``apart``: every value in memory of its own."""
+    executable = _executable(program)
+    planned = executable.program
+    lowering = StandaloneLowering(find_machine(machine), threads, None, precision == "strict")
+    target = native_target(lowering)
+    before = [stage for stage in planned.stages if stage.name not in STORAGE]
+    first = before[-1] if before else Stage("trace", planned.graph, 0.0, True)
+    paths = {value: path for path, value in planned.graph.outputs.items()}
+    guards = [paths[value] for value in planned.schedule.guards]
+    stages = [first, *Pipeline(storage_passes(target)).run(first.graph)]
+    chosen = identifier(name or planned.graph.name.removesuffix("_step"), "network")
+    return make_blueprint(plan(stages, target, guards), lowering, chosen, apart)
+
+
+def _executable(program: Compiled | Step | Executable) -> Executable:
+    if isinstance(program, Step):
+        if program.accumulates:
+            raise BackendError(
+                "a step that accumulates gradients is two programs, and a library holds one",
+                hint="compile the step with accumulate=1",
+            )
+        program = program.compiled
+    if not isinstance(program, Compiled):
+        return program
+    if program.executable is None:
+        raise ModelError("nothing has been compiled yet", hint="call it, or specialise() it, first")
+    return program.executable
