@@ -239,3 +239,13 @@ def test_under_a_sanitizer(tmp_path, sanitizer):
 
 def test_the_code_of_the_pool_is_part_of_the_package():
     assert library().load(Unit(runtime._source(), runtime.FLAGS)).irconv_run
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "?", "i8"])
+def test_address_of_arrays_of_any_kind(dtype) -> None:
+    array = np.zeros((6, 5), dtype)
+    frozen = np.zeros((6, 5), dtype)
+    frozen.flags.writeable = False
+    empty, scalar = np.zeros((0, 5), dtype), np.zeros((), dtype)
+    for one in (array, array[2:], array[:, ::-1], array[::-1], array.T, np.broadcast_to(array[0], (3, 5)), frozen, empty, scalar):
+        assert address_of(one) == one.ctypes.data

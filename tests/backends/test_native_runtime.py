@@ -190,7 +190,8 @@ def test_the_same_kernel_is_compiled_once():
     graph = one_op(lambda x: relu(tanh(relu(tanh(relu(x))))), (7, 11))
     before = library().compilations
     exe = build(graph)
-    assert len(exe.sources) == 3 and len(set(exe.sources.values())) == 1
+    bodies = [source.split("#include", 1)[1] for source in exe.sources.values()]  # without the IR at the top
+    assert len(bodies) == 3 and len(set(bodies)) == 1
     assert library().compilations - before <= 1
 
 

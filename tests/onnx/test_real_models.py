@@ -16,6 +16,7 @@ from PIL import Image
 
 import irconv
 from irconv.frontends.onnx import load_model
+from tests.backends.handwritten import compiler_or_skip
 from tests.counting import steps
 from tests.onnx.real_models import path_of
 
@@ -97,14 +98,17 @@ def relative_error(given: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(given - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.parametrize("backend", ["numpy", "native"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_real_network_gives_the_numbers_of_onnxruntime(name):
+def test_a_real_network_gives_the_numbers_of_onnxruntime(name, backend):
+    if backend == "native":
+        compiler_or_skip()
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime to compare with")
     path = path_of(name)
     x = np.ascontiguousarray(INPUTS[name]())
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     expected = session.run(None, {session.get_inputs()[0].name: x})
-    program = irconv.compile(str(path), x, backend="numpy")
+    program = irconv.compile(str(path), x, backend=backend)
     given = program(x)
     results = given if isinstance(given, tuple) else (given,)
     assert len(results) == len(expected)

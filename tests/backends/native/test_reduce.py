@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irconv.backends.codegen.machine import MACHINES
+from irconv.backends.native.kernels.reduction_space import Space, SpaceAxis, widened
 from irconv.op import OPS, emit
 from irconv.ops.elementwise import add, cast, exp, greater, multiply, square, where
 from irconv.ops.reduce import argmax, argmin, reduce_max, reduce_mean, reduce_min, reduce_prod, reduce_sum
@@ -138,6 +140,54 @@ def test_tasks_in_any_order_and_number_give_the_same_bits(shape, axes, order) ->
             np.testing.assert_array_equal(a, b)
     close(runs[0][0], x.astype("f8").sum(axes), np.abs(x).sum(axes))
     close(runs[0][1], np.square(x.astype("f8")).mean(axes), np.square(x).mean(axes))
+
+
+FEW = [(64, 6, 28, 28), (3, 6, 7, 11), (1, 5, 1, 13), (7, 1, 3, 3), (2, 130, 4, 4), (2, 300, 3, 3)]
+
+
+@pytest.mark.parametrize("shape", FEW)
+@pytest.mark.parametrize("machine", ["avx512", "sse2"])
+def test_few_columns(shape, machine) -> None:
+    """Rows seen as one wide row: results of each column are merged in the end, in the same order whatever the tasks."""
+    x, factor = numbers(shape, 4), numbers((*shape[1:2], 1, 1), 5)
+    axes = (0, 2, 3)
+    x[0, -1, 0, 0] = np.nan
+
+    def build(x, factor):
+        repeated = multiply(x, factor)  # a factor for each column: rows cannot be seen as one
+        return [reduce_sum(x, axes), reduce_mean(x, axes), reduce_max(x, axes), reduce_min(x, axes)], [
+            reduce_sum(repeated, axes), reduce_max(repeated, axes)
+        ]  # fmt: skip
+
+    array = channels_last(x)
+    case = Case(lambda x: build(x, x)[0], [array], "reductions", machine=machine)
+    runs = [case.run(how) for how in ("threads", "backwards", "one")]
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    wide, terms = x.astype("f8"), np.nan_to_num(np.abs(x)).sum(axes)
+    close(runs[0][0], wide.sum(axes), terms)
+    close(runs[0][1], wide.mean(axes), terms / (x.size / shape[1]))
+    np.testing.assert_array_equal(runs[0][2], x.max(axes))
+    np.testing.assert_array_equal(runs[0][3], x.min(axes))
+    total, largest = Case(lambda x, f: build(x, f)[1], [array, factor], "reductions", machine=machine).run()
+    close(total, (wide * factor).sum(axes), terms)
+    np.testing.assert_array_equal(largest, (x * factor).max(axes))
+
+
+def test_which_spaces_are_widened() -> None:
+    rows, columns = SpaceAxis(48, True, (6, 0, 0)), SpaceAxis(6, False, (1, 0, 1))
+    space = Space((), (), rows, columns)
+    wide, copies = widened(space, [0, 1])  # the third is a result
+    assert (wide.rows.extent, wide.columns, copies) == (1, SpaceAxis(288, False, (1, 0, 1)), 48)
+    assert wide.rows.strides == (288, 0, 0)
+    assert widened(space, [0, 1, 2]) == (space, 1)  # repeated from row to row
+    spread = replace(space, rows=SpaceAxis(48, True, (12, 0, 0)))
+    assert widened(spread, [0, 1]) == (spread, 1)
+    prime = replace(space, rows=SpaceAxis(7919, True, (6, 0, 0)))
+    assert widened(prime, [0])[1] == 1
+    outer = replace(space, outer=(SpaceAxis(3, False, (288, 0, 6)),))
+    assert widened(outer, [0]) == (outer, 1)
 
 
 def test_error_does_not_grow_with_the_number_of_elements() -> None:

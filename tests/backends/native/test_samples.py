@@ -28,15 +28,21 @@ for _sample in all_samples():
     SAMPLES.setdefault(_sample.op, []).append(_sample)
 
 NO_CODE = {
-    "custom": "is Python code that the user brings",
-    "attach_gradient": "has no sample and no kernel: it goes away before kernels are made, or is computed as a copy",
     "scatter": "indices of whole slices, which may collide in several ways; networks for images have none on a hot path",
     "top_k": "sorts; it ends a network, on a few numbers",
 }
 """Ops whose kernels are always those of the array backends, and why."""
 
-PARTLY: dict[str, str] = {}
-"""Ops with code for most cases of float32 and float64, and which cases have none."""
+INTEGERS = (1, "one sample has integers, which no network contracts")
+PARTLY: dict[str, tuple[int, str]] = {
+    "matmul": (2, "one sample has integers, one sums nothing"),
+    "conv": INTEGERS,
+    "conv_transpose": INTEGERS,
+    "im2col": INTEGERS,
+    "col2im": INTEGERS,
+    "pad": (1, "the mean of integers is rounded"),
+}
+"""Ops with code for most cases beside float16: how many samples have none, and why."""
 
 BOUND = 64
 """Rounding errors of the result's type, relative to the number and to the largest number of the result."""
@@ -88,7 +94,8 @@ def run(op: str, chosen: list[Case], machine: Machine) -> list[str]:
     exe = program.executable
     for number, case in enumerate(chosen):
         compare(case.sample.id, found[f"y{number}"], case.wanted)
-    return [kernel.kind for kernel in exe.kernels if not kernel.is_view and kernel.name not in exe.sources]
+    coded = exe.sources.keys()
+    return [kernel.kind for kernel in exe.kernels if not kernel.is_view and kernel.name not in coded]
 
 
 def compare(name: str, found: np.ndarray, wanted: np.ndarray) -> None:
@@ -110,10 +117,11 @@ def test_samples(op: str, dtype: str) -> None:
     fallen = run(op, chosen, this_machine())
     assert fallen.count(op) == len(fallen), "what an op turns into has code"
     narrow = sum(any(x.dtype == np.float16 for x in (*case.operands, case.wanted)) for case in chosen)
-    if op not in NO_CODE and op not in PARTLY:
-        assert len(fallen) <= narrow, f"{op} has samples without generated code: write it, or say in PARTLY why not"
     if op in NO_CODE:
         assert fallen, f"{op} has generated code now: take it off the list"
+    else:
+        allowed, _ = PARTLY.get(op, (0, ""))
+        assert len(fallen) <= narrow + allowed, f"{op} has samples without generated code: write it, or say in PARTLY why not"
 
 
 @pytest.mark.parametrize("machine", OTHERS)
@@ -128,6 +136,6 @@ def test_samples_on_other_machines(op: str, machine: str) -> None:
 
 def test_every_op_is_accounted_for() -> None:
     computed = {name for name, op in OPS.items() if op.fusion is not Fusion.LEAF}
-    assert computed - SAMPLES.keys() <= NO_CODE.keys()
+    assert computed - SAMPLES.keys() <= {"attach_gradient"}  # the same code as a copy
     assert NO_CODE.keys() | PARTLY.keys() <= computed
     assert not NO_CODE.keys() & PARTLY.keys()

@@ -16,11 +16,13 @@ from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import Pointer, load
 from irconv.backends.codegen.machine import MACHINES
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native_kernel
+from irconv.backends.native.kernels import winograd as winograd_module
 from irconv.backends.native.kernels import winograd_plan
 from irconv.backends.native.kernels.contract import _conv, _conv_transpose
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.winograd import winograd, winograd_kernel
-from irconv.backends.native.kernels.winograd_plan import WinogradPlan, best_plan, plan_winograd
+from irconv.backends.native.kernels.winograd_cost import best_plan, is_phased
+from irconv.backends.native.kernels.winograd_plan import WinogradPlan, plan_winograd
 from irconv.backends.native.kernels.winograd_transforms import input_transform, output_transform, weight_transform
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel
@@ -165,20 +167,44 @@ def test_odd_sizes(channels: int, columns: int, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("outputs", [4, 2])
-def test_phases_over_all_tiles(outputs: int) -> None:
-    for batch, padding in ((1, (1, 1)), (3, (0, 2))):
-        one = convolution(batch, 200, 260, (9, 7), (padding, padding))
-        plan = plan_winograd(one.contraction("avx512"), MACHINES["avx512"], outputs)
-        assert plan.is_phased and one.made("avx512", outputs).phases[2].tasks >= plan.products
-        forward = check(one, "avx512", outputs)
-        np.testing.assert_array_equal(check(one, "avx512", outputs, backwards=True), forward)
+@pytest.mark.parametrize("batch, padding", [(1, (1, 1)), (3, (0, 2))])
+def test_both_ways_where_weights_are_far(
+    monkeypatch: pytest.MonkeyPatch, outputs: int, batch: int, padding: tuple[int, int]
+) -> None:
+    one = convolution(batch, 200, 260, (9, 7), (padding, padding))
+    plan = plan_winograd(one.contraction("avx512"), MACHINES["avx512"], outputs)
+    assert plan.is_far
+    results, sources = [], set()
+    for phased in (False, True):
+        monkeypatch.setattr(winograd_module, "is_phased", lambda *_, phased=phased: phased)
+        made = one.made("avx512", outputs)
+        sources.add(made.source)
+        tasks = {phase.function: phase.tasks for phase in made.phases}
+        assert (tasks["conv_winograd"] > 0) != phased and (tasks["conv_winograd_products"] >= plan.products) == phased
+        for backwards in (False, True):
+            results.append(check(one, "avx512", outputs, backwards))
+    # one source, and the same sums in the same order whatever way and order of tasks
+    assert len(sources) == 1
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_the_way_follows_from_the_batch() -> None:
+    machine = MACHINES["avx512"]
+    near = plan_winograd(convolution(1, 32, 32, (16, 16)).contraction("avx512"), machine, 4)
+    far = plan_winograd(convolution(1, 256, 256, (56, 56)).contraction("avx512"), machine, 4)
+    assert not near.is_far and not is_phased(near, 1)
+    assert far.is_far and is_phased(far, 1)
+    # inputs and products of so many images would take more memory than they may
+    assert not is_phased(far, 64)
+    assert convolution(64, 256, 256, (56, 56)).made("avx512", 4).scratch[3].bytes == 4
 
 
 @pytest.mark.parametrize("outputs", [4, 2])
 def test_tasks_in_any_order_give_the_same_bits(outputs: int) -> None:
     one = convolution(3, 40, 160, (30, 26))
     made = one.made("avx512", outputs)
-    assert made.phases[-1].tasks > 3
+    assert max(phase.tasks for phase in made.phases[1:]) > 3
     forward = check(one, "avx512", outputs)
     np.testing.assert_array_equal(check(one, "avx512", outputs, backwards=True), forward)
     # every image by itself is the same too: no tile depends on another
@@ -191,10 +217,12 @@ def test_tasks_in_any_order_give_the_same_bits(outputs: int) -> None:
 
 def test_parts_of_the_output_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd_plan, "TASK_PRODUCTS", 1000)
+    monkeypatch.setattr(winograd_module, "is_phased", lambda *_: False)
     one = convolution(1, 24, 150, (17, 15))
     made = one.made("avx2", 4)
     parts = made.sizes[2]
-    assert len(made.phases) == 3 and parts > 2 and made.phases[-1].tasks % parts == 0
+    tasks = {phase.function: phase.tasks for phase in made.phases}
+    assert parts > 2 and tasks["conv_winograd"] % parts == 0
     forward = check(one, "avx2", 4)
     np.testing.assert_array_equal(check(one, "avx2", 4, backwards=True), forward)
 
