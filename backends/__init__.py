@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from irconv.backends.base import Backend
+from irconv.backends.base import Backend, Tunable
 from irconv.errors import BackendError
 
 
@@ -38,15 +38,19 @@ def auto_backend() -> str:
     return "numpy"
 
 
-def find_backend(name: str | Backend, strict: bool = False) -> Backend:
+def find_backend(name: str | Backend, strict: bool = False, tune: bool = False) -> Backend:
     """The backend of this name, or the one given.  "auto": native if that is usable here, else numpy, which is always there.
 
     strict: use only algorithms with plain rounding (no Winograd convolution).
+    tune:   choose kernels by measurement; backends that have nothing to choose from stay as they are.
 
     Raises BackendError listing what there is.
     """
-    if not isinstance(name, str):
-        return name
+    backend = _named(name, strict) if isinstance(name, str) else name
+    return backend.tuned() if tune and isinstance(backend, Tunable) else backend
+
+
+def _named(name: str, strict: bool) -> Backend:
     if name == "auto":
         name = auto_backend()
     chosen = BACKENDS.get(name)

@@ -25,6 +25,30 @@ class ProfileRow:
     location: Location | None
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of several candidates a kernel was given, and what each of them took.
+
+    geometry:   what is computed, for people.
+    chosen:     name of the fastest candidate.
+    planned:    name of the one that would have been taken without measuring.
+    times:      (candidate, best seconds), fastest first.
+    remembered: whether the times come from the tuning record rather than from this compilation.
+    """
+
+    geometry: str
+    chosen: str
+    planned: str
+    times: tuple[tuple[str, float], ...]
+    remembered: bool = False
+
+    @property
+    def gain(self) -> float:
+        """How many times as long as the chosen candidate the planned one takes."""
+        seconds = dict(self.times)
+        return seconds[self.planned] / seconds[self.chosen] if seconds[self.chosen] else 1.0
+
+
 @runtime_checkable
 class Executable(Protocol):
     """A compiled graph.
@@ -75,4 +99,13 @@ class Backend(Protocol):
 
     def build(self, program: Program) -> Executable:
         """Turn a planned program into something that runs."""
+        ...
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A backend with kernels to choose from."""
+
+    def tuned(self) -> Backend:
+        """The same backend, which measures what it can choose from and remembers the fastest."""
         ...

@@ -77,12 +77,14 @@ class Options:
     passes:  graph passes to run; None for the usual ones.
     check:   checking mode: run the reference after every pass and compare (slow).
     precision: "fast", or "strict" for algorithms with plain rounding only (no Winograd convolution, no sums by linearity).
+    tune:    choose kernels by measurement (see :func:`compile`).
     """
 
     backend: str | Backend = "auto"
     passes: Sequence[Pass] | None = None
     check: bool = False
     precision: str = "fast"
+    tune: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("fast", "strict"):
@@ -109,7 +111,7 @@ def build(graph: Graph, options: Options, passes: Sequence[Pass], guards: Sequen
 
     guards: paths of outputs to be found finite before any state is written.
     """
-    backend = find_backend(options.backend, options.precision == "strict")
+    backend = find_backend(options.backend, options.precision == "strict", options.tune)
     target = backend.target()
     first = Stage("trace", graph, 0.0, True)
     checker = Checker() if options.check else None
@@ -263,6 +265,7 @@ def compile(
     passes: Sequence[Pass] | None = None,
     check: bool = False,
     precision: str = "fast",
+    tune: bool = False,
     **named_specs: Any,
 ) -> Compiled:
     """Compile a program for inference.
@@ -272,11 +275,15 @@ def compile(
     specs:  ``TensorSpec`` or arrays for the arguments; without any, a program is compiled at its first call, an ONNX file
             that says what its inputs look like at once.
     backend, passes, check, precision: see :class:`Options`.
+    tune:   measure several ways to compute each convolution and matrix product on this machine and take the fastest (the native
+            backend; others have no choice).  This takes a few seconds for each distinct one, once: what was found is
+            remembered beside the compiled kernels.  The record is read with ``tune=True`` only, so that results never
+            depend on a file otherwise.  With it, the same record gives the same bits.
 
     Parameters and buffers stay shared with the module: training it changes what the executable computes.
     Raises TraceError, ShapeError and their kin with the user's line; ModelError for a source that cannot be read.
     """
-    options = Options(backend, passes, check, precision)
+    options = Options(backend, passes, check, precision, tune)
     if isinstance(source, (str, os.PathLike)):
         source = _read(Path(source))
     if isinstance(source, Graph):

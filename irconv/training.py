@@ -127,6 +127,7 @@ def compile_step(
     passes: tuple[Pass, ...] | None = None,
     check: bool = False,
     precision: str = "fast",
+    tune: bool = False,
     clip_norm: float | None = None,
     accumulate: int = 1,
     check_finite: bool = True,
@@ -138,6 +139,7 @@ def compile_step(
     clip_norm:    scale gradients down to this global 2-norm.
     accumulate:   add up the mean gradient of this many batches before each update.
     precision:    "fast", or "strict" for algorithms with plain rounding only.
+    tune:         choose kernels by measurement, remembered on disk (see :func:`irconv.compile`).
     check_finite: a loss that is NaN or infinite raises NumericsError and leaves every parameter and state as it was.
 
     The model is traced in training mode whatever its flag says; if the model as a whole is in training mode, submodules that
@@ -152,7 +154,7 @@ def compile_step(
         raise AttributeValueError(
             f"{optimizer!r} is not an optimiser", hint="give one made for the parameters: optim.Adam(model.parameters())"
         )
-    options = Options(backend, passes, check, precision)
+    options = Options(backend, passes, check, precision, tune)
     guards = ("loss",) if check_finite else ()
     _bind_names(model, optimizer)
     accumulators = _accumulators(optimizer) if accumulate > 1 else {}

@@ -11,6 +11,10 @@ A value v = op(x, small...) is copied for each of its readers if
 - x has v's shape and element type, all other operands are at most 1/16 of its size;
 - x is stored whatever happens: a leaf, a result, or read by an op that is not elementwise;
 - v is no result itself and has several readers, all of them elementwise, or reductions.
+
+The columns of a weight gradient, which several convolutions of one input share, are given to each gradient: a kernel that
+makes its own need not store them.  Masked gradients are computed by their readers too, from the unmasked one: see
+:mod:`irconv.passes.postpone`.
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irconv.graph import Graph, Node, Provenance
+from irconv.graph import Graph, Node
 from irconv.op import Fusion
 from irconv.passes.base import Note, Pass, register_pass
+from irconv.passes.postpone import own_view, postpone
 
 CHEAP = frozenset({"add", "subtract", "multiply", "negative", "relu", "square", "absolute", "minimum", "maximum", "clip"})
 SMALL = 16
@@ -45,7 +50,8 @@ class Recompute(Pass):
             if source is not None and _is_stored(graph, source, results) and _is_split(graph, node):
                 _copy_for_readers(graph, node)
                 changed = True
-        return changed
+        changed |= postpone(graph, results)
+        return _own_columns(graph, results) or changed
 
 
 def _source(graph: Graph, node: Node) -> Node | None:
@@ -75,7 +81,7 @@ def _copy_for_readers(graph: Graph, node: Node) -> None:
     for reader_id in readers[1:]:
         # a copy belongs where it is read: a backward one must not tie forward kernels to backward ones
         provenance = graph[reader_id].provenance
-        operands = [_own_view(graph, operand, provenance) for operand in graph.operands(node)]
+        operands = [own_view(graph, operand, reader_id) for operand in graph.operands(node)]
         copy = graph.add(node.op, node.attributes, operands, name=f"{node.name}_again", provenance=provenance)
         if node.type.layout is not None:
             graph.set_layout(copy.id, node.type.layout)
@@ -83,8 +89,17 @@ def _copy_for_readers(graph: Graph, node: Node) -> None:
         graph.set_operands(reader_id, rewired)
 
 
-def _own_view(graph: Graph, operand: Node, provenance: Provenance) -> int:
-    """The operand, or another view of what it shows: a view that only one op reads can go into that op's kernel."""
-    if operand.op.fusion is not Fusion.VIEW:
-        return operand.id
-    return graph.add(operand.op, operand.attributes, operand.operands, name=operand.name, provenance=provenance).id
+def _own_columns(graph: Graph, results: set[int]) -> bool:
+    """Give each product its own im2col."""
+    changed = False
+    for node_id in graph.order():
+        node = graph[node_id]
+        readers = sorted({user.id for user, _ in graph.users(node_id)})
+        if node.op.name != "im2col" or node_id in results or any(graph[i].op.name != "matmul" for i in readers):
+            continue
+        for reader_id in readers[1:]:
+            provenance = graph[reader_id].provenance
+            copy = graph.add(node.op, node.attributes, node.operands, name=f"{node.name}_again", provenance=provenance)
+            graph.set_operands(reader_id, [copy.id if i == node_id else i for i in graph[reader_id].operands])
+            changed = True
+    return changed

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from irconv.backends.arrays.address import address_of
 from irconv.errors import DTypeError, IrconvError, ShapeError
 from irconv.graph import Graph
 from irconv.structure import leaves
@@ -202,7 +203,7 @@ class Binder:
     def bounds(self, array: Array) -> tuple[int, int]:
         """First address of the array's memory, and the one after its last."""
         if type(array) is np.ndarray and array.flags.c_contiguous:
-            low = array.__array_interface__["data"][0]
+            low = address_of(array)
             return low, low + array.nbytes
         return byte_bounds(array)
 

@@ -45,6 +45,7 @@ from irconv.backends.codegen.form import (
     Unary,
     Variable,
 )
+from irconv.backends.codegen.lanes import Shuffle
 from irconv.backends.codegen.library import definitions
 from irconv.errors import BackendError
 from irconv.types import BOOL, F16, DType
@@ -249,6 +250,10 @@ class _Printer:
                 if count is None:
                     return f"{self.helper('gather', type_)}({source})"
                 return f"{self.helper('gather_part', type_)}({source}, {self.expression(count)})"
+            case Shuffle(first, second, order, type_):
+                self.helper("shuffle", type_)
+                parts = [f"({self.expression(first)})", f"({self.expression(second)})", *map(str, order)]
+                return f"IRCONV_SHUFFLE_{type_}({', '.join(parts)})"
             case Convert() | Bits() | Lane():
                 return self.reinterpreted(e)
         return self.operation(e)

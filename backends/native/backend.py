@@ -15,6 +15,7 @@ from irconv.backends.native.executable import NativeExecutable
 from irconv.backends.native.library import library
 from irconv.backends.native.lowering import NativeLowering
 from irconv.backends.native.runtime import Pool, pool, threads
+from irconv.backends.native.tuning import Tuner
 from irconv.backends.numpy.parallel import BLOCK_BYTES
 from irconv.backends.numpy.parallel import pool as array_pool
 from irconv.errors import BackendError
@@ -29,14 +30,22 @@ class NativeBackend:
     strict:  algorithms with plain rounding only.
     machine: the one to generate code for; None: as :func:`find_machine` says.
     pool:    threads of its own; None: those of the process.
+    tuner:   measures the candidates for convolutions and matrix products; None: the cost model chooses.
     """
 
     name = "native"
 
-    def __init__(self, strict: bool = False, machine: Machine | None = None, pool: Pool | None = None) -> None:
+    def __init__(
+        self,
+        strict: bool = False,
+        machine: Machine | None = None,
+        pool: Pool | None = None,
+        tuner: Tuner | None = None,
+    ) -> None:
         self.strict = strict
         self.machine = machine
         self.pool = pool
+        self.tuner = tuner
         self._planned: NativeLowering | None = None  # the kernels that a target made for planning serve the executable too
 
     def target(self) -> Target:
@@ -53,9 +62,13 @@ class NativeBackend:
         compile_units(program, lowering)
         return NativeExecutable(program, lowering, self.pool or pool())
 
+    def tuned(self) -> NativeBackend:
+        """The same backend, which measures what it can choose from and remembers the fastest."""
+        return NativeBackend(self.strict, self.machine, self.pool, self.tuner or Tuner(self.pool))
+
     def _lowering(self) -> NativeLowering:
         count = self.pool.threads if self.pool is not None else threads()
-        return NativeLowering(self.machine or find_machine(), count, array_pool(), self.strict)
+        return NativeLowering(self.machine or find_machine(), count, array_pool(), self.strict, self.tuner)
 
 
 def native_target(lowering: NativeLowering) -> Target:

@@ -24,11 +24,12 @@ Rules for generated code:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from irconv.backends.arrays.base import Array, ArrayKernel
+from irconv.backends.base import Choice
 from irconv.backends.codegen.machine import Machine, find_machine
 from irconv.backends.native.library import Unit
 from irconv.backends.native.runtime import run_phases
@@ -88,6 +89,7 @@ class NativeKernel(ArrayKernel):
     sizes:   run-time bounds (the batch, ...), handed to every phase.
     machine: what the source was written for; None: not said yet, and compiled for this one.
     name:    of the kernel, for messages.
+    choice:  how it was chosen, where candidates were measured.
     """
 
     source: str = ""
@@ -97,11 +99,33 @@ class NativeKernel(ArrayKernel):
     name: str = ""
     prepared: tuple[Prepared, ...] = ()
     check: Check | None = None
+    choice: Choice | None = None
 
     @property
     def unit(self) -> Unit:
         """What is to be compiled for it."""
         return Unit(self.source, (self.machine or find_machine()).flags, self.name)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute what a request asks for.
+
+    name: tells it from the others of its request, and says what is special about it.
+    make: its kernel, or None where there is no code for it after all.
+    """
+
+    name: str
+    make: Callable[[], NativeKernel | None]
+
+
+Chooser = Callable[["NativeRequest", Sequence[Candidate]], NativeKernel | None]
+"""Picks one of a request's candidates, which come in the order in which the cost model likes them."""
+
+
+def first(request: NativeRequest, candidates: Sequence[Candidate]) -> NativeKernel | None:
+    """What the cost model likes best of what there is code for; None if there is code for none."""
+    return next((made for candidate in candidates if (made := candidate.make()) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -112,6 +136,8 @@ class NativeRequest:
     machine: the one to write code for.
     threads: how many may run at once, for the size of scratch that each needs of its own; results must not depend on it.
     strict:  keep to algorithms with plain rounding.
+    choose:  picks among candidates, where a generator has several.
+    alone:   there are no array kernels to leave the work to: any code is better than None.
     """
 
     graph: Graph
@@ -120,6 +146,8 @@ class NativeRequest:
     machine: Machine
     threads: int = 1
     strict: bool = False
+    choose: Chooser = first
+    alone: bool = False
 
 
 Generator = Callable[[NativeRequest], NativeKernel | None]

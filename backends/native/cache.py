@@ -25,7 +25,9 @@ from pathlib import Path
 
 from irconv.errors import BackendError
 
-SUFFIX = ".so"
+SUFFIX, RECORD = ".so", ".tuning"
+"""Of files that hold a library, and what has been measured."""
+
 DIGEST = 32
 """Bytes of the checksum behind each library."""
 
@@ -86,9 +88,9 @@ class Cache:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def find(self, key: str) -> bytes | None:
-        """The library of this key; None if there is none, or a damaged one."""
-        path = self.folder / (key + SUFFIX)
+    def find(self, key: str, suffix: str = SUFFIX) -> bytes | None:
+        """What is kept under this key, without its checksum; None if there is nothing, or something damaged."""
+        path = self.folder / (key + suffix)
         try:
             contents = path.read_bytes()
         except OSError:
@@ -100,12 +102,12 @@ class Cache:
             os.utime(path)  # used now: others go first
         return library
 
-    def store(self, key: str, library: bytes) -> None:
-        """Keep a library.  Raises OSError when there is no room."""
+    def store(self, key: str, library: bytes, suffix: str = SUFFIX) -> None:
+        """Keep a library, or a record.  Raises OSError when there is no room."""
         temporary = self.folder / f"work-{os.getpid()}-{next(_numbers)}.part"
         try:
             temporary.write_bytes(library + hashlib.sha256(library).digest())
-            os.replace(temporary, self.folder / (key + SUFFIX))
+            os.replace(temporary, self.folder / (key + suffix))
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -125,7 +127,7 @@ class Cache:
             for item in os.scandir(self.folder):
                 with contextlib.suppress(OSError):
                     found = item.stat(follow_symlinks=False)
-                    if item.name.endswith(SUFFIX):
+                    if item.name.endswith((SUFFIX, RECORD)):
                         entries.append((found.st_mtime_ns, found.st_size, item.path))
                     elif item.name.startswith(("work-", "failed-")) and now - found.st_mtime > ABANDONED:
                         _remove(item.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from irconv.backends.arrays.base import Array
 from irconv.backends.arrays.executable import ArrayExecutable
 from irconv.backends.arrays.steps import Context, Step, carve
+from irconv.backends.base import Choice
 from irconv.backends.native.base import NativeKernel
 from irconv.backends.native.describe import headed
 from irconv.backends.native.lowering import NativeLowering
@@ -26,7 +28,7 @@ from irconv.kernel import Program
 class NativeExecutable(ArrayExecutable):
     """A planned program as generated C, with array kernels where there is none.
 
-    Kernels that have code are in :attr:`sources`, by name.
+    Kernels that have code are in :attr:`sources`, by name; those chosen by measurement (``tune=True``) in :attr:`tuning`.
     """
 
     backend = "native"
@@ -53,6 +55,11 @@ class NativeExecutable(ArrayExecutable):
         self._codes = {name: code for name, code in made.items() if isinstance(code, NativeKernel)}
 
     @property
+    def tuning(self) -> dict[str, Choice]:
+        """For kernels that were chosen by measurement: which candidate was taken, and what each took."""
+        return {name: code.choice for name, code in self._codes.items() if code.choice is not None}
+
+    @cached_property
     def sources(self) -> dict[str, str]:
         """The C of each kernel that has code, by the kernel's name, under its IR and the lines of the model."""
         graph = self.graph

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from irconv.backends.native.cache import Cache, default_folder, default_limit
+from irconv.backends.native.cache import RECORD, Cache, default_folder, default_limit
 from irconv.backends.native.compiler import FLAGS, Compiler, find_compiler, processor
 from irconv.errors import BackendError
 
@@ -74,6 +74,18 @@ class Library:
         with ThreadPoolExecutor(min(len(missing), _cores())) as workers:
             for result in [workers.submit(self.load, unit) for unit in missing]:
                 result.result()
+
+    def recall(self, key: str) -> bytes | None:
+        """The record kept under this key; None if there is none, or a damaged one."""
+        return self._cache().find(key, RECORD)
+
+    def remember(self, key: str, record: bytes) -> None:
+        """Keep a record beside the units, if there is room."""
+        cache = self._cache()
+        try:
+            cache.store(key, record, RECORD)
+        except OSError as error:
+            self._warn(cache.folder, error)
 
     def _make(self, unit: Unit) -> ctypes.CDLL:
         compiler = find_compiler()

@@ -10,7 +10,9 @@ from irconv.backends.arrays.base import FUSED, Array, ArrayKernel, FusedRequest,
 from irconv.backends.arrays.lower import Lowering, operand_ids
 from irconv.backends.arrays.sequence import one_by_one
 from irconv.backends.codegen.machine import Machine
-from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest, Prepared, named
+from irconv.backends.native.base import NATIVE, Candidate, NativeKernel, NativeRequest, Prepared, first, named
+from irconv.backends.native.tuning import Tuner
+from irconv.errors import BackendError
 from irconv.graph import Graph
 from irconv.kernel import Kernel
 from irconv.types import TensorType
@@ -19,11 +21,23 @@ from irconv.types import TensorType
 class NativeLowering(Lowering):
     """Native kernels for one graph at a time, each described once; the array kernel where a generator has none.
 
-    ``threads`` of the pool that will run them; ``parallel`` splits the work of array kernels.
+    ``threads`` of the pool that will run them; ``parallel`` splits the work of array kernels; ``tuner`` measures the candidates
+    of a kernel, without one the cost model chooses.
     """
 
-    def __init__(self, machine: Machine, threads: int, parallel: Parallel | None = None, strict: bool = False):
+    alone: bool = False
+    """Whether array kernels cannot be used, so that slow code is better than none."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        threads: int,
+        parallel: Parallel | None = None,
+        strict: bool = False,
+        tuner: Tuner | None = None,
+    ):
         super().__init__(np, parallel, strict)
+        self.tuner = tuner
         self.machine = machine
         self.threads = threads
 
@@ -46,9 +60,19 @@ class NativeLowering(Lowering):
         if generator is None:
             return None
         strides = {i: self._values[i][0] for node in kernel.nodes for i in (node, *graph[node].operands)}
-        request = NativeRequest(graph, kernel, strides, self.machine, self.threads, self.strict)
+        request = NativeRequest(graph, kernel, strides, self.machine, self.threads, self.strict, self._choose, self.alone)
         made = generator(request)
-        return None if made is None else named(made, kernel.name, self.machine)
+        if made is None:
+            return None
+        _check_positions(graph, kernel, made)
+        return named(made, kernel.name, self.machine)
+
+    def _choose(self, request: NativeRequest, candidates: Sequence[Candidate]) -> NativeKernel | None:
+        if self.tuner is None:
+            return first(request, candidates)
+        graph = request.graph
+        stays = frozenset(i for i in request.kernel.inputs if self._stays(graph, self._leaf(graph, i)))
+        return self.tuner.choose(request, candidates, stays)
 
     def workspace(self, graph: Graph, kernel: Kernel) -> tuple[int, ...]:
         """Bytes of each temporary in the arena: none for those that are kept from call to call."""
@@ -100,3 +124,13 @@ def _stored(kernel: ArrayKernel, outputs: Sequence[TensorType]) -> ArrayKernel:
 
     pairs = tuple(pair for pair in kernel.in_place if pair[0] not in turned)
     return ArrayKernel(run, (*kernel.scratch, *(outputs[position].logical for position in turned)), pairs)
+
+
+def _check_positions(graph: Graph, kernel: Kernel, made: NativeKernel) -> None:
+    """Raise BackendError where a generator says that it prepares something that is no temporary, or from no operand."""
+    outputs, first = len(kernel.outputs), len(kernel.outputs) + len(operand_ids(graph, kernel))
+    for prepared in made.prepared:
+        is_operand = outputs <= prepared.operand < first
+        is_scratch = first <= prepared.scratch < first + len(made.scratch)
+        if not (is_operand and is_scratch and prepared.phase < len(made.phases)):
+            raise BackendError(f"the kernel of @{kernel.name} ({kernel.kind}) has wrong positions: {prepared}")

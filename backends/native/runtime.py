@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from irconv.backends.arrays.address import address_of as address_of
 from irconv.backends.native.library import Unit, library
 from irconv.backends.numpy.parallel import thread_count
 from irconv.errors import BackendError
@@ -151,11 +152,6 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-def address_of(array: Any) -> int:
-    """Where the first logical element of an array is."""
-    return array.__array_interface__["data"][0]  # half the time of .ctypes.data
 
 
 def function_address(unit: Unit, function: str) -> int:

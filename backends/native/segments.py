@@ -148,7 +148,7 @@ class NativeContext(Context):
         """Tell the table where this call's inputs and outputs are."""
         arrays, pointers = self.arrays, self.table.pointers
         for slot, positions in self.patches:
-            address = arrays[slot].__array_interface__["data"][0]
+            address = address_of(arrays[slot])
             for position in positions:
                 pointers[position] = address
 

@@ -30,6 +30,7 @@ class Task:
     loss:      one of ``LOSSES``, for training.
     steps:     training steps whose results are compared.
     precision: of irconv: "fast" or "strict".
+    tune:      whether irconv measures its kernels and takes the fastest.
     torch:     ``file.py:name`` of the same network in PyTorch, with the same names of parameters; empty if there is none.
 
     In training, dropout is switched off on all sides: random numbers that differ by design could not be compared.
@@ -43,6 +44,7 @@ class Task:
     steps: int = 10
     precision: str = "fast"
     torch: str = ""
+    tune: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

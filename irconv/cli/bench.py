@@ -38,6 +38,7 @@ TWINS = "torch_twins.py"
 @click.option("--torch", "twin", metavar="FILE.py:NAME", help=f"The same network in PyTorch. [default: NAME in {TWINS}]")
 @click.option("--weights", metavar="random|own|FILE", default="", help="[default: random for .py, else own]")
 @click.option("--precision", type=click.Choice(["fast", "strict"]), default="fast", show_default=True)
+@click.option("--tune", is_flag=True, help="Let irconv measure its kernels and take the fastest; remembered for the next time.")
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="For every side.")
 @click.option("--rounds", type=click.IntRange(1), default=10, show_default=True, help="Turns of each side.")
 @click.option("--turn", type=click.FloatRange(0), default=0.5, show_default=True, help="Seconds of a turn.")
@@ -54,6 +55,7 @@ def bench(
     twin: str | None,
     weights: str,
     precision: str,
+    tune: bool,
     threads: int,
     rounds: int,
     turn: float,
@@ -66,7 +68,7 @@ def bench(
     training: losses and parameters of ten steps) are compared with the first backend's; a side that differs is void.
     """
     sides = [*our_sides(backends), *their_sides(against)]
-    task = Task(model, train, loss, precision=precision, torch=twin or find_twin(model))
+    task = Task(model, train, loss, precision=precision, torch=twin or find_twin(model), tune=tune)
     rules = Rules(threads, rounds, turn, quick=quick)
     specs = with_batch(parse_specs(inputs), batch)
     before = measure(threads)

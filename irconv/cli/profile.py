@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from irconv.backends.base import Choice
 from irconv.backends.numpy.parallel import thread_count
 from irconv.bench.task import LOSSES, Task
 from irconv.cli import console
@@ -25,6 +26,7 @@ from irconv.inspect.roofline import Roofline, measure
 @click.option("--weights", metavar="random|own|FILE", default="own", show_default=True)
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fast", "strict"]), default="fast", show_default=True)
+@click.option("--tune", is_flag=True, help="Measure kernels and take the fastest; remembered for the next time.")
 @click.option("--repeat", type=click.IntRange(1), default=10, show_default=True, help="Runs; the best times count.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only the N slowest kernels.")
 @click.option("--trace", "trace_file", metavar="FILE.json", help="Write a trace that https://ui.perfetto.dev opens.")
@@ -36,12 +38,13 @@ def profile(
     weights: str,
     backend: str,
     precision: str,
+    tune: bool,
     repeat: int,
     top: int | None,
     trace_file: str | None,
 ) -> None:
     """Time each kernel of MODEL."""
-    task = Task(model, train, loss, precision=precision)
+    task = Task(model, train, loss, precision=precision, tune=tune)
     ready = prepare(task, parse_specs(inputs), backend, weights)
     before = measure(thread_count())
     rows = ready.executable.profile(*ready.args, repeat=repeat)
@@ -54,6 +57,10 @@ def profile(
     print_kinds(times)
     console.say()
     print_total(times, roofline, ready.executable.backend)
+    choices: dict[str, Choice] = getattr(ready.executable, "tuning", {})  # backends with nothing to choose have none
+    if choices:
+        console.say()
+        print_choices(choices)
 
 
 def write_trace(file: str, text: str) -> None:
@@ -94,6 +101,20 @@ def print_kinds(times: Sequence[KernelTime]) -> None:
         for kind, each in ordered
     ]
     console.table(("kind", "kernels", "ms", "share"), rows, right=(1, 2, 3))
+
+
+def print_choices(choices: Mapping[str, Choice]) -> None:
+    """What was measured for each geometry: the candidate that was taken, the cost model's, and the best of the others."""
+    rows = []
+    for choice in dict.fromkeys(choices.values()):
+        seconds = dict(choice.times)
+        others = [(name, taken) for name, taken in choice.times if name not in (choice.chosen, choice.planned)]
+        third = f"{1e6 * others[0][1]:.1f} {others[0][0]}" if others else ""
+        planned = "the same" if choice.chosen == choice.planned else f"{1e6 * seconds[choice.planned]:.1f} {choice.planned}"
+        chosen = f"{1e6 * seconds[choice.chosen]:.1f} {choice.chosen}"
+        rows.append((choice.geometry, chosen, planned, third, str(len(choice.times))))
+    title = "chosen by measurement (us, alone)"
+    console.table(("geometry", "chosen", "cost model's", "best of the others", "tried"), rows, right=(4,), title=title)
 
 
 def print_total(times: Sequence[KernelTime], roofline: Roofline, backend: str) -> None:

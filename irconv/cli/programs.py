@@ -50,7 +50,7 @@ def prepare(
             graph = differentiate(graph)
             arrays += [random_array(graph[i].type, i) for i in graph.inputs[len(arrays) :]]  # the gradients that come in
         passes = TRAINING if backward or graph.updates else INFERENCE
-        return Ready(build(graph, Options(backend, precision=task.precision), passes), tuple(arrays))
+        return Ready(build(graph, Options(backend, precision=task.precision, tune=task.tune), passes), tuple(arrays))
 
 
 def _training(source: Any, task: Task, arrays: list[np.ndarray], backend: str) -> Ready:

@@ -29,9 +29,16 @@ from irconv.types import type_of
 )
 @click.option("--weights", metavar="FILE", help="Parameters and buffers to load first (.safetensors or .npz).")
 @click.option("--backend", default="auto", show_default=True)
+@click.option("--tune", is_flag=True, help="Measure kernels and take the fastest; remembered for the next time.")
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Run so often and tell the best time.")
 def run(
-    model: str, inputs: tuple[str, ...], outputs: tuple[str, ...], weights: str | None, backend: str, repeat: int
+    model: str,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    weights: str | None,
+    backend: str,
+    tune: bool,
+    repeat: int,
 ) -> None:
     """Run MODEL on arrays from files."""
     source = load_model(model)
@@ -39,7 +46,7 @@ def run(
         load_weights(source, weights)
     arrays = read_arrays(inputs)
     with users_code(f"{model} cannot be compiled"):
-        compiled = compile_program(source, backend=backend)
+        compiled = compile_program(source, backend=backend, tune=tune)
         try:
             given, named = arranged(source, arrays.positional, arrays.named or {})
             compiled.specialise(*given, **named)

@@ -75,6 +75,7 @@ class Data:
 @click.option("--weights", metavar="FILE", help="Parameters and buffers to start from.")
 @click.option("--output", metavar="FILE", help="Where the trained ones go (.safetensors or .npz).")
 @click.option("--backend", default="auto", show_default=True)
+@click.option("--tune", is_flag=True, help="Measure kernels and take the fastest; remembered for the next time.")
 def train(
     model: str,
     data: str,
@@ -89,6 +90,7 @@ def train(
     weights: str | None,
     output: str | None,
     backend: str,
+    tune: bool,
 ) -> None:
     """Train MODEL on arrays from a file."""
     random.manual_seed(seed)
@@ -106,7 +108,7 @@ def train(
     if not len(training):
         raise ModelError(f"{data}: no rows are left to train on")
     step = compile_step(
-        network, LOSSES[loss], OPTIMIZERS[optimizer](list(network.parameters()), lr=lr), backend=backend
+        network, LOSSES[loss], OPTIMIZERS[optimizer](list(network.parameters()), lr=lr), backend=backend, tune=tune
     )
     with users_code(f"{model} cannot be trained"):
         fit(step, training, epochs, min(batch, len(training)), seed)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 
+from irconv.ops.contract import im2col, matmul
 from irconv.ops.elementwise import exp, multiply, relu, square, subtract
 from irconv.ops.reduce import reduce_mean
 from irconv.ops.shape import reshape
@@ -79,3 +80,28 @@ def test_backward_readers_get_a_backward_copy():
     Recompute().run(graph)
     assert graph["subtract_again"].provenance.origin == "y"
     assert graph["subtract"].provenance.origin is None
+
+
+def test_gradients_of_convolutions_at_one_input_have_columns_of_their_own():
+    def gradients(x, c, d):
+        columns = im2col(x, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+        return matmul(c, columns), matmul(d, columns)
+
+    graph = build(gradients, x="f32[2,3,5,5]", c="f32[1,4,50]", d="f32[1,6,50]")
+    before, after = graph, run(Recompute(), graph)[0]
+    target = Target("test", frozenset({"conv_weight_gradient"}))
+    assert [k.kind for k in fuse(before, target).kernels] == ["im2col", "matmul", "matmul"]
+    assert [k.kind for k in fuse(after, target).kernels] == ["conv_weight_gradient"] * 2
+
+
+def test_columns_that_are_a_result_or_read_by_others_are_shared():
+    def shown(x, c, d):
+        columns = im2col(x, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+        return columns, matmul(c, columns), matmul(d, columns)
+
+    def read(x, c, d):
+        columns = im2col(x, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+        return reduce_mean(columns, (0, 1, 2)), matmul(c, columns), matmul(d, columns)
+
+    for function in (shown, read):
+        assert not Recompute().run(build(function, x="f32[2,3,5,5]", c="f32[1,4,50]", d="f32[1,6,50]"))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from irconv.backends.arrays.base import scratch
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import INDEX, Pointer, Variable, literal
-from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, Prepared, native, native_kernel
+from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, native, native_kernel
 from irconv.backends.native.kernels.contraction import Contraction, Group, forward_axis, transposed_axis
 from irconv.backends.native.kernels.depthwise import depthwise, row_major_throughout
 from irconv.backends.native.kernels.direct import Direct, Names
 from irconv.backends.native.kernels.epilogue import make_epilogue
+from irconv.backends.native.kernels.narrow import narrow_candidates
 from irconv.backends.native.kernels.packing import (
     copied,
     copied_shape,
@@ -26,8 +28,8 @@ from irconv.backends.native.kernels.packing import (
     packed_size,
     zero_row,
 )
-from irconv.backends.native.kernels.plan import TABLE, Plan, make_plan
-from irconv.backends.native.kernels.winograd import winograd
+from irconv.backends.native.kernels.plan import TABLE, Plan, plans
+from irconv.backends.native.kernels.winograd import winograd_candidates
 from irconv.graph import Node
 from irconv.types import F32, F64, TensorType
 
@@ -64,12 +66,17 @@ def _contract(
     c = describe(request, node)
     if c.group_count > 1 and c.channels == 1 and op != "matmul":
         made = depthwise(request)
-        if made is not None or row_major_throughout(request, node):
+        if made is not None or (row_major_throughout(request, node) and not request.alone):
             return made
-    tiled = winograd(request, node, c)
-    if tiled is not None:
-        return tiled
-    return _direct(request, node, c, make_plan(c, request.machine))
+    return request.choose(request, _candidates(request, node, c))
+
+
+def _candidates(request: NativeRequest, node: Node, c: Contraction) -> list[Candidate]:
+    """The ways to compute a contraction, the likeliest first."""
+    few, tried = narrow_candidates(request, node, c)
+    preferred, others = winograd_candidates(request, node, c)
+    direct = [Candidate(plan.name, partial(_direct, request, node, c, plan)) for plan in plans(c, request.machine)]
+    return [*few, *preferred, *direct, *tried, *others]
 
 
 def _direct(request: NativeRequest, node: Node, c: Contraction, plan: Plan) -> NativeKernel | None:

@@ -46,6 +46,9 @@ UNROLLED = 8
 AHEAD = 2048
 """Elements from the weights in use to those that are fetched: the processor does not look beyond a page by itself."""
 
+NEXT = 128
+"""The same for a single pixel."""
+
 
 @dataclass(frozen=True)
 class Names:
@@ -273,8 +276,9 @@ class Direct:
                 for v in range(plan.vectors)
             ]
             if plan.prefetched and not short:
+                ahead = AHEAD if len(sums) > 1 else NEXT
                 for v in range(plan.vectors):
-                    body.prefetch(weights, channel * plan.width + v * plan.lanes + AHEAD)
+                    body.prefetch(weights, channel * plan.width + v * plan.lanes + ahead)
             at = offset + channel * stride
             for row, accumulators in zip(rows, sums, strict=True):
                 value = body.let("value", splat(load(row, at), plan.lanes))

@@ -1,4 +1,4 @@
-"""Kernels that only move elements: copies between layouts, concatenation, padding, embedding.
+"""Kernels that only move elements: copies between layouts, concatenation, embedding (padding: :mod:`.padding`).
 
 Each is cut into *parts*, copies of a region of an operand to a region of the result, or constants written to one, that
 do not touch each other.  The tasks of all parts follow one another in one phase.  A part takes one of three forms:
@@ -22,11 +22,10 @@ from irconv.backends.codegen.form import Expression, Literal, Pointer, Type, cal
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.element_loops import ElementLoops, Fetch, Sizes, Value
 from irconv.backends.native.kernels.element_space import TASK_BYTES, Extent, Space, Term, plan_space
-from irconv.ops.pad import source_indices
 from irconv.strides import Strides, row_major
 from irconv.types import F32, F64, U8, U16, U32, U64, DType
 
-FUNCTION = "movement"
+FUNCTION, OVER = "movement", "movement_over"
 UNSIGNED = {1: U8, 2: U16, 4: U32, 8: U64}
 MOST_PARTS = 32
 """Kernels of more parts are left to the array backend."""
@@ -74,15 +73,15 @@ def _whole(request: NativeRequest) -> NativeKernel | None:
         case "broadcast":
             source = Region(0, _broadcast(x.shape, strides, shape))
         case "slice":
-            source = Region(0, tuple(s * step for s, step in zip(strides, a.step, strict=True)), _offset(strides, a.start))
+            source = Region(0, tuple(s * step for s, step in zip(strides, a.step, strict=True)), offset_of(strides, a.start))
         case "flip":
             ends = [n - 1 if axis in a.axes and n else 0 for axis, n in enumerate(x.shape)]
-            source = Region(0, tuple(-s if axis in a.axes else s for axis, s in enumerate(strides)), _offset(strides, ends))
+            source = Region(0, tuple(-s if axis in a.axes else s for axis, s in enumerate(strides)), offset_of(strides, ends))
         case "reshape":
             return _reshape(request, x.shape, strides, shape, out)
         case _:
             source = Region(0, strides)
-    return _kernel(request, [Part(shape, Region(-1, out), source)])
+    return movement(request, [Part(shape, Region(-1, out), source)])
 
 
 def _reshape(
@@ -93,9 +92,9 @@ def _reshape(
     A result in another order is not expected (None).
     """
     if all(n == 1 or s == expected for n, s, expected in zip(shape, out, row_major(shape), strict=True)):
-        return _kernel(request, [Part(source, Region(-1, row_major(source)), Region(0, strides))])
+        return movement(request, [Part(source, Region(-1, row_major(source)), Region(0, strides))])
     if all(n == 1 or s == expected for n, s, expected in zip(source, strides, row_major(source), strict=True)):
-        return _kernel(request, [Part(shape, Region(-1, out), Region(0, row_major(shape)))])
+        return movement(request, [Part(shape, Region(-1, out), Region(0, row_major(shape)))])
     return None
 
 
@@ -109,48 +108,39 @@ def _concat(request: NativeRequest) -> NativeKernel | None:
             Part(operand.type.shape, Region(-1, out, start * out[axis]), Region(at, request.strides[operand.id]))
         )
         start += operand.type.shape[axis]
-    return _kernel(request, parts)
+    return movement(request, parts)
 
 
 @native("embed")
 def _embed(request: NativeRequest) -> NativeKernel | None:
-    """Zeros, with the operand's elements at the positions that a slice takes; None for slices with steps.
-
-    With a step, zeros and elements lie between each other; the array kernel writes first the ones, then the others.
-    """
+    """Zeros, with the operand's elements at the positions that a slice takes; with steps, the zeros between them come first."""
     node = request.graph[request.kernel.nodes[0]]
     a, x = node.attributes, request.graph[node.operands[0]].type
+    out, strides = request.strides[node.id], request.strides[node.operands[0]]
     if any(step != 1 and n > 1 for step, n in zip(a.step, x.shape, strict=True)):
-        return None
+        inside = Part(x.shape, _sliced(out, a), Region(0, strides))
+        return movement(request, [Part(node.type.shape, Region(-1, out), 0.0)], [inside])
     region = [(start, start + n) for start, n in zip(a.start, x.shape, strict=True)]
-    out, strides = request.strides[node.id], request.strides[node.operands[0]]
-    inside = Part(x.shape, Region(-1, out, _offset(out, a.start)), Region(0, strides))
-    return _kernel(request, [*_borders(node.type.shape, region, out, 0), inside])
+    inside = Part(x.shape, Region(-1, out, offset_of(out, a.start)), Region(0, strides))
+    return movement(request, [*borders(node.type.shape, region, out, 0), inside])
 
 
-@native("pad")
-def _pad(request: NativeRequest) -> NativeKernel | None:
-    """All modes but the mean, whose padding is computed."""
+@native("slice_update")
+def _slice_update(request: NativeRequest) -> NativeKernel | None:
+    """The first operand, and over it the second at the positions that a slice takes."""
     node = request.graph[request.kernel.nodes[0]]
-    a, x = node.attributes, request.graph[node.operands[0]].type
-    out, strides = request.strides[node.id], request.strides[node.operands[0]]
-    if a.mode == "mean":
-        return None
-    if a.mode != "constant":
-        return _kernel(request, _repeated(a, x.shape, strides, out))
-    taken, region = [], []
-    for n, (before, _), size in zip(x.shape, a.padding, node.type.shape, strict=True):
-        first, last = max(0, -before), max(0, -before, min(n, size - before))
-        taken.append(first)
-        region.append((max(0, first + before), max(0, last + before)))
-    shape = tuple(high - low for low, high in region)
-    source = Region(0, strides, _offset(strides, taken))
-    inside = Part(shape, Region(-1, out, _offset(out, [low for low, _ in region])), source)
-    value = a.value if x.dtype.is_float else int(a.value)
-    return _kernel(request, [*_borders(node.type.shape, region, out, value), inside])
+    _, v = request.graph.operands(node)
+    out, (x_strides, v_strides) = request.strides[node.id], (request.strides[i] for i in node.operands)
+    whole = Part(node.type.shape, Region(-1, out), Region(0, x_strides))
+    return movement(request, [whole], [Part(v.type.shape, _sliced(out, node.attributes), Region(1, v_strides))])
 
 
-def _borders(shape: Sequence[int], region: Sequence[tuple[int, int]], out: Strides, value: float) -> list[Part]:
+def _sliced(out: Strides, a: Any) -> Region:
+    """Where a slice of the result lies."""
+    return Region(-1, tuple(s * step for s, step in zip(out, a.step, strict=True)), offset_of(out, a.start))
+
+
+def borders(shape: Sequence[int], region: Sequence[tuple[int, int]], out: Strides, value: float) -> list[Part]:
     """Constants around a region: along each axis what lies before and behind it, inside the region along earlier axes."""
     parts: list[Part] = []
     low, extents = [0] * len(shape), list(shape)
@@ -158,37 +148,9 @@ def _borders(shape: Sequence[int], region: Sequence[tuple[int, int]], out: Strid
         for first, last in ((0, start), (stop, shape[axis])):
             if first < last:
                 at, size = [*low[:axis], first, *low[axis + 1 :]], (*extents[:axis], last - first, *extents[axis + 1 :])
-                parts.append(Part(size, Region(-1, out, _offset(out, at)), value))
+                parts.append(Part(size, Region(-1, out, offset_of(out, at)), value))
         low[axis], extents[axis] = start, stop - start
     return parts
-
-
-def _repeated(a: Any, shape: tuple[int, ...], strides: Strides, out: Strides) -> list[Part]:
-    """Padding that repeats elements: the runs of all axes combined, each a region read forwards, backwards or standing still."""
-    runs = [_runs(n, before, after, a.mode) for n, (before, after) in zip(shape, a.padding, strict=True)]
-    parts: list[tuple[tuple[int, ...], int, Strides, int]] = [((), 0, (), 0)]
-    for axis, choices in enumerate(runs):
-        parts = [
-            ((*size, count), to + start * out[axis], (*steps, step * strides[axis]), source + first * strides[axis])
-            for size, to, steps, source in parts
-            for start, count, first, step in choices
-        ]
-    return [Part(size, Region(-1, out, to), Region(0, steps, source)) for size, to, steps, source in parts]
-
-
-def _runs(n: int, before: int, after: int, mode: str) -> list[tuple[int, int, int, int]]:
-    """A padded axis as runs of the operand's: (position, length, first element, step -1, 0 or 1)."""
-    sources = source_indices(n, before, after, mode).tolist() if before or after else list(range(n))
-    runs, start = [], 0
-    while start < len(sources):
-        end = start + 1
-        step = sources[end] - sources[start] if end < len(sources) else 1
-        step = step if step in (-1, 0, 1) else 1
-        while end < len(sources) and sources[end] - sources[end - 1] == step:
-            end += 1
-        runs.append((start, end - start, sources[start], step))
-        start = end
-    return runs
 
 
 def _broadcast(shape: Sequence[int], strides: Strides, to: Sequence[int]) -> Strides:
@@ -196,22 +158,33 @@ def _broadcast(shape: Sequence[int], strides: Strides, to: Sequence[int]) -> Str
     return (0,) * added + tuple(s if n == m else 0 for n, s, m in zip(shape, strides, to[added:], strict=True))
 
 
-def _offset(strides: Strides, index: Sequence[int]) -> int:
+def offset_of(strides: Strides, index: Sequence[int]) -> int:
     return sum(s * i for s, i in zip(strides, index, strict=True))
 
 
 # --- code ----------------------------------------------------------------------------------------------------------------
 
 
-def _kernel(request: NativeRequest, parts: Sequence[Part]) -> NativeKernel | None:
-    """One function for all parts, each with its own range of tasks."""
+def movement(request: NativeRequest, parts: Sequence[Part], over: Sequence[Part] = ()) -> NativeKernel | None:
+    """One function for all parts, each with its own range of tasks; a second one for parts written over the first."""
     graph = request.graph
     node = graph[request.kernel.nodes[0]]
-    if len(parts) > MOST_PARTS:
+    if len(parts) + len(over) > MOST_PARTS:
         return None
+    sizes = Sizes()
+    steps = [(name, _body(request, each, sizes)) for name, each in ((FUNCTION, parts), (OVER, over)) if each]
     dtype = stored_dtype(node.type.dtype)
-    body, sizes = Body(), Sizes()
-    start = 0
+    buffers = [("out", dtype, True)]
+    buffers += [(f"in{at}", stored_dtype(graph[i].type.dtype), False) for at, i in enumerate(node.operands)]
+    twice = {f"in{at}" for at, i in enumerate(node.operands) if node.operands.count(i) > 1}
+    functions = [body.function(name, buffers, sizes.names, twice) for name, (body, _) in steps]
+    return native_kernel(print_c(functions), tuple(Phase(name, tasks) for name, (_, tasks) in steps), tuple(sizes.values))
+
+
+def _body(request: NativeRequest, parts: Sequence[Part], sizes: Sizes) -> tuple[Body, int]:
+    """The code of some parts, and how many tasks they have."""
+    dtype = stored_dtype(request.graph[request.kernel.nodes[0]].type.dtype)
+    body, start = Body(), 0
     for part in parts:
         space = _space(part, dtype.bytes)
         if len(parts) == 1:
@@ -223,11 +196,7 @@ def _kernel(request: NativeRequest, parts: Sequence[Part]) -> NativeKernel | Non
             with body.when(first < last):
                 _write(body, sizes, request, part, space, dtype, first, last)
         start += space.tasks
-    buffers = [("out", dtype, True)]
-    buffers += [(f"in{at}", stored_dtype(graph[i].type.dtype), False) for at, i in enumerate(node.operands)]
-    twice = {f"in{at}" for at, i in enumerate(node.operands) if node.operands.count(i) > 1}
-    function = body.function(FUNCTION, buffers, sizes.names, twice)
-    return native_kernel(print_c([function]), (Phase(FUNCTION, start),), tuple(sizes.values))
+    return body, start
 
 
 def _space(part: Part, element_bytes: int) -> Space:

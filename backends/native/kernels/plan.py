@@ -20,6 +20,9 @@ MACS = 1_750_000
 REUSE = 98
 """Pixels for which a panel that comes from memory is used in a task at the least, where there are so many."""
 
+MANY = 8
+"""So many tasks are shared out evenly enough, whatever their number."""
+
 TABLE = 1 << 14
 """The most pointers that a tile may need."""
 
@@ -77,16 +80,49 @@ class Plan:
         """Columns of a block."""
         return self.lanes * self.vectors
 
+    @property
+    def name(self) -> str:
+        """What tells it from other plans of the same contraction."""
+        order = "pixels outside" if self.pixels_outer else "blocks outside"
+        return f"direct {self.pixels}x{self.vectors}, tasks {self.chunk}x{self.task_blocks}, {order}"
 
-def make_plan(c: Contraction, machine: Machine) -> Plan:
-    """The plan of the direct algorithm."""
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Where a plan is to differ from what the cost model likes.
+
+    tile:  (pixels, vectors) of a tile.
+    outer: whether the pixels are the outer loop of a task.
+    share: products of a task, as a multiple of ``MACS``.
+    """
+
+    tile: tuple[int, int] | None = None
+    outer: bool | None = None
+    share: float = 1.0
+
+
+def plans(c: Contraction, machine: Machine) -> list[Plan]:
+    """Plans of the direct algorithm that may be the fastest, the cost model's first.
+
+    Besides that one: the best tile with each number of vectors, the other order of loops, and tasks of other sizes.
+    """
+    tiles = _tiles(c, machine.lanes(c.dtype.bytes), machine)
+    usual = make_plan(c, machine)
+    by_vectors = {tile[1]: tile for tile in reversed(tiles)}
+    wishes = [Wish(tile) for tile in tiles if tile in by_vectors.values()]
+    wishes += [Wish(outer=not usual.pixels_outer), Wish(share=0.5), Wish(share=2.0)]
+    return list(dict.fromkeys([usual, *(make_plan(c, machine, wish) for wish in wishes)]))
+
+
+def make_plan(c: Contraction, machine: Machine, wish: Wish = Wish()) -> Plan:
+    """The plan of the direct algorithm that the cost model likes best, but for what is wished."""
     lanes = machine.lanes(c.dtype.bytes)
-    pixels, vectors = _tile(c, lanes, machine)
+    pixels, vectors = wish.tile or _tiles(c, lanes, machine)[0]
     copied = _is_copied(c)
     blocks = -(-c.columns // (lanes * vectors))
     channels = NOMINAL if c.long else c.channels
     panel = c.taps * channels * lanes * vectors
-    task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine)
+    task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine, wish)
     single = c.places == 1 and pixels > 1
     planar = copied and c.x_channel != 1 and c.x_strides[-1] == 1 and c.channels <= FEW
     prefetched = blocks * panel * c.dtype.bytes > NEAR
@@ -94,11 +130,14 @@ def make_plan(c: Contraction, machine: Machine) -> Plan:
     return Plan(lanes, pixels, vectors, single, blocks, task_blocks, chunk, outer, copied, planar, prefetched, table)
 
 
-def _tile(c: Contraction, lanes: int, machine: Machine) -> tuple[int, int]:
-    """Pixels and vectors of a tile: little padding of the last block and the last tile, many accumulators for each load."""
+def _tiles(c: Contraction, lanes: int, machine: Machine) -> list[tuple[int, int]]:
+    """Pixels and vectors of tiles, the best first.
+
+    Good is little padding of the last block and the last tile, and many accumulators for each load.
+    """
     total = -(-c.columns // lanes)
     most = 4 if machine.registers >= 32 else 3
-    best: tuple[float, int, int] | None = None
+    found: list[tuple[float, int, int]] = []
     for vectors in range(most, 0, -1):
         limit = machine.registers // vectors - 1 if vectors == 4 else (machine.registers - vectors - 1) // vectors
         limit = min(10 if vectors == 1 else 14, limit)
@@ -107,10 +146,9 @@ def _tile(c: Contraction, lanes: int, machine: Machine) -> tuple[int, int]:
             panel = c.taps * (NOMINAL if c.long else c.channels) * vectors * lanes * c.dtype.bytes
             crowded = CROWDED if 3 * panel > machine.cache_bytes else 1.0
             cost = columns * _pixel_cost(c, pixels, limit) * _wait(pixels * vectors) * crowded
-            if best is None or cost < best[0] - 1e-9:
-                best = cost, pixels, vectors
-    assert best is not None
-    return best[1:]
+            found.append((round(cost, 9), pixels, vectors))
+    found.sort(key=lambda each: each[0])
+    return [(pixels, vectors) for _, pixels, vectors in found]
 
 
 def _pixel_cost(c: Contraction, pixels: int, limit: int) -> float:
@@ -138,21 +176,43 @@ def _is_copied(c: Contraction) -> bool:
     return c.x_channel != 1 or c.channels <= FEW
 
 
-def _cut(c: Contraction, blocks: int, panel: int, pixels: int, machine: Machine) -> tuple[int, int, bool]:
+def _cut(
+    c: Contraction, blocks: int, panel: int, pixels: int, machine: Machine, wish: Wish
+) -> tuple[int, int, bool]:
     """Blocks and pixels of a task, and whether pixels are the outer loop in it."""
-    weights = blocks * panel
-    fits = weights * c.dtype.bytes <= machine.cache_bytes // 2
+    weights, products = blocks * panel, round(MACS * wish.share)
+    fits = weights * c.dtype.bytes <= machine.cache_bytes // 2 if wish.outer is None else wish.outer
     task_blocks = blocks
     if fits:
-        chunk = MACS // weights
+        chunk = products // weights
         while task_blocks > 1 and c.places * weights > 8 * MACS and -(-c.places // max(chunk, pixels)) < 8:
             task_blocks = -(-task_blocks // 2)
-            chunk = MACS // (task_blocks * panel)
+            chunk = products // (task_blocks * panel)
     else:
         task_blocks = max(1, min(blocks, 65536 // panel))
-        chunk = max(REUSE, MACS // (task_blocks * panel))
+        chunk = max(REUSE, products // (task_blocks * panel))
     chunk = -(-max(1, chunk) // pixels) * pixels
     if c.places > 1 and chunk < c.places:
-        even = -(-c.places // -(-c.places // chunk))
-        chunk = -(-even // pixels) * pixels
+        others = c.group_count * -(-blocks // task_blocks)
+        chunk = _even_chunk(c.places, pixels, -(-c.places // chunk), others)
     return task_blocks, chunk, fits
+
+
+def _even_chunk(places: int, pixels: int, count: int, others: int) -> int:
+    """Pixels of a chunk, whole tiles, where about ``count`` are to make up an image; each is ``others`` tasks.
+
+    Where tasks are few, one chunk more or less may leave fewer threads idle at the end: 3 tasks take two threads as long as 4.
+    """
+
+    def size(number: int) -> int:
+        share = -(-places // number)
+        return -(-share // pixels) * pixels
+
+    def wait(number: int) -> int:
+        chunk = size(number)
+        tasks = -(-places // chunk) * others
+        return sum(-(-tasks // threads) for threads in (2, 4)) * chunk
+
+    if count * others >= MANY:
+        return size(count)
+    return size(min((n for n in (count + 1, count, count - 1) if n > 1), key=wait))

@@ -48,6 +48,7 @@ from irconv.backends.native.kernels.reduction_space import (
     least,
     moved,
     offset_of,
+    widened,
 )
 from irconv.types import TensorType
 
@@ -77,18 +78,21 @@ class _Code:
         machine = request.machine
         self.request, self.problem, self.graph = request, problem, request.graph
         self.lanes = problem.lanes([(4, machine.lanes(4)), (8, machine.lanes(8))])
-        self.cut = cut(problem.space, ROWS if problem.space.columns else ROWS * self.lanes)
-        self.walk = Walk(problem.space, self.cut, problem.names)
+        walked = [stream.at for stream in (*problem.inputs.values(), *problem.stored.values())]
+        self.space, copies = widened(problem.space, walked)
+        self.cut = cut(self.space, ROWS if self.space.columns else ROWS * self.lanes)
+        self.walk = Walk(self.space, self.cut, problem.names, copies)
+        self.is_merged = self.cut.chunks > 1 or copies > 1
         self.in_place = _in_place(request, problem)
-        scratch = [TensorType(fold.dtype, (self.cut.chunks, problem.space.results)) for fold in problem.folds]
-        self.scratch = [t if self.cut.chunks > 1 else TensorType(t.dtype, (0,)) for t in scratch]
+        scratch = [TensorType(fold.dtype, (self.cut.chunks, self.space.results)) for fold in problem.folds]
+        self.scratch = [t if self.is_merged else TensorType(t.dtype, (0,)) for t in scratch]
         self.parts = [Pointer(f"part{at}", fold.dtype) for at, fold in enumerate(problem.folds)]
 
     def kernel(self) -> NativeKernel:
         first, second = self.fold_function(), self.merge_function()
         phases = [Phase(first.name, self.cut.tasks)]
-        if self.cut.chunks > 1:
-            phases.append(Phase(second.name, -(-self.problem.space.results // COLUMNS)))
+        if self.is_merged:
+            phases.append(Phase(second.name, -(-self.space.results // COLUMNS)))
         sizes = tuple(self.walk.sizes.values.values())
         return native_kernel(
             print_c([first, second]), tuple(phases), sizes, tuple(self.scratch), self.in_place, self.request.machine
@@ -104,7 +108,7 @@ class _Code:
 
     def fold_function(self) -> Function:
         body, walk = Body(), self.walk
-        self.lane_numbers = lane_numbers(body, self.problem.folds[0].dtype.bytes, 1 if self.problem.space.columns else self.lanes)
+        self.lane_numbers = lane_numbers(body, self.problem.folds[0].dtype.bytes, 1 if self.space.columns else self.lanes)
         with body.tasks() as task:
             chunk, first, last = walk.tasks(body, task)
             first_segment = body.let("first_segment", chunk * walk.run)
@@ -114,7 +118,7 @@ class _Code:
                 digits = walk.outer_digits(body, outer)
                 streams = [*self.problem.inputs.values(), *self.problem.stored.values()]
                 pointers = {s.id: self._at(body, s, walk.item_offset(body, s.at, digits, column)) for s in streams}
-                fold = self._columns if self.problem.space.columns else self._row
+                fold = self._columns if self.space.columns else self._row
                 fold(body, pointers, (first_segment, last_segment), (chunk, outer, column, digits))
         return self.function(body, "fold")
 
@@ -300,7 +304,7 @@ class _Code:
     def _finish(self, body: Body, totals: Sequence[Expression], flat: Expression, places: Sequence[Expression]) -> None:
         """Store the results, or the partial ones of a chunk."""
         problem = self.problem
-        single = compare("==", self.walk.chunks, 1)
+        single = compare("==", self.walk.chunks * self.walk.copies, 1)
         with body.when(single):
             for fold, node, total, offset in zip(problem.folds, problem.reductions, totals, places, strict=True):
                 stream = problem.results.get(node.id)
@@ -313,30 +317,37 @@ class _Code:
     # --- second phase ------------------------------------------------------------------------------------------------
 
     def merge_function(self) -> Function:
-        """Merges the chunks' partial results in pairs."""
-        body, walk, problem = Body(), self.walk, self.problem
+        """Merges partial results in pairs: those of the chunks, then those of the rows that were seen as one."""
+        body, walk = Body(), self.walk
         with body.tasks() as task:
             first = body.let("first_result", task * COLUMNS)
             last = least(body, "last_result", first + COLUMNS, walk.results)
-            with body.loop("level", 0, (MOST_TASKS - 1).bit_length()) as level:
-                step = body.let("step", Literal(1, INDEX) << level)
-                with body.loop("pair", 0, (walk.chunks + step - 1) / (step * 2)) as pair:
-                    row = body.let("row", pair * (step * 2) * walk.results)
-                    other = body.let("other", row + step * walk.results)
-                    with body.loop("k", first, last) as k:
-                        for fold, part in zip(problem.folds, self.parts, strict=True):
-                            a, b = body.let("a", load(part, row + k)), body.let("b", load(part, other + k))
-                            body.store(part, row + k, fold.merge(a, b))
+            self._pairs(body, walk.chunks, walk.results, (first, last))
+            own = body.let("own", walk.results / walk.copies)
+            last = least(body, "last_own", last, own)
+            self._pairs(body, walk.copies, own, (first, last))
             with body.loop("k", first, last) as k:
                 self._spread(body, k)
         return self.function(body, "merge")
 
+    def _pairs(self, body: Body, count: Expression, length: Expression, part: tuple[Expression, Expression]) -> None:
+        """Merge ``count`` rows of partial results into the first, two at a time."""
+        with body.loop("level", 0, (max(MOST_TASKS, BLOCK) - 1).bit_length()) as level:
+            step = body.let("step", Literal(1, INDEX) << level)
+            with body.loop("pair", 0, (count + step - 1) / (step * 2)) as pair:
+                row = body.let("row", pair * (step * 2) * length)
+                other = body.let("other", row + step * length)
+                with body.loop("k", *part) as k:
+                    for fold, partial in zip(self.problem.folds, self.parts, strict=True):
+                        a, b = body.let("a", load(partial, row + k)), body.let("b", load(partial, other + k))
+                        body.store(partial, row + k, fold.merge(a, b))
+
     def _spread(self, body: Body, k: Expression) -> None:
         """Put a merged result where it belongs."""
         walk, problem = self.walk, self.problem
-        outer = k / walk.width if problem.space.columns else k
+        outer = k / walk.width if self.space.columns else k
         digits = digits_of(body, body.let("outer_index", outer), walk.outer) if walk.outer else []
-        column = body.let("column", k % walk.width) if problem.space.columns else literal(0)
+        column = body.let("column", k % walk.width) if self.space.columns else literal(0)
         for fold, node, part in zip(problem.folds, problem.reductions, self.parts, strict=True):
             stream = problem.results.get(node.id)
             if stream is not None:

@@ -124,6 +124,23 @@ def space_of(axes: Sequence[SpaceAxis], streams: int) -> Space:
     return Space(tuple(kept), tuple(folded), rows, columns)
 
 
+def widened(space: Space, walked: Sequence[int]) -> tuple[Space, int]:
+    """The space with several rows of few columns seen as one wide row, and how many; each column then has so many results.
+
+    walked: positions of the streams that have elements there: all but the results.  Without rows that follow each other, or
+    with a stream that repeats whole rows, the space stays as it is (and the number is 1).
+    """
+    rows, columns = space.rows, space.columns
+    if columns is None or space.outer:
+        return space, 1
+    known = ((0, 0), (columns.extent, 1))
+    if any((rows.strides[at], columns.strides[at]) not in known for at in walked):
+        return space, 1
+    number = max((n for n in range(1, BLOCK // columns.extent + 1) if rows.extent and rows.extent % n == 0), default=1)
+    wide = SpaceAxis(rows.extent // number, True, tuple(s * number for s in rows.strides))
+    return Space((), space.around, wide, SpaceAxis(columns.extent * number, False, columns.strides)), number
+
+
 @dataclass(frozen=True)
 class Cut:
     """How a space is cut into tasks.
@@ -174,9 +191,12 @@ class Sizes:
 
 
 class Walk:
-    """A space in generated code: its extents and strides as run-time numbers, and the addresses that follow from them."""
+    """A space in generated code: its extents and strides as run-time numbers, and the addresses that follow from them.
 
-    def __init__(self, space: Space, cut: Cut, names: Sequence[str]):
+    ``copies``: results of each column, where the space was widened.
+    """
+
+    def __init__(self, space: Space, cut: Cut, names: Sequence[str], copies: int = 1):
         self.space, self.names = space, tuple(names)
         self.sizes = Sizes()
         add = self.sizes.add
@@ -184,7 +204,8 @@ class Walk:
         self.chunks, self.run, self.group = add("chunks", cut.chunks), add("run", cut.run), add("group", cut.group)
         self.piece, self.rows = add("piece", cut.piece), add("rows", space.rows.extent)
         self.width: Expression = literal(1) if space.columns is None else add("width", space.width)
-        self.results, self.folded = add("results", space.results), add("folded", space.folded)
+        self.results, self.folded = add("results", space.results), add("folded", space.folded * copies)
+        self.copies = add("copies", copies)
         self.outer = [add(f"outer{at}", axis.extent) for at, axis in enumerate(space.outer)]
         self.around = [add(f"around{at}", axis.extent) for at, axis in enumerate(space.around)]
         self.outer_strides = [self._strides(f"outer{at}", axis) for at, axis in enumerate(space.outer)]

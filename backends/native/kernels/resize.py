@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from irconv.backends.codegen.body import FIRST, LAST, Body
@@ -78,7 +78,7 @@ def _resize(request: NativeRequest) -> NativeKernel | None:
     node = request.graph[request.kernel.nodes[0]]
     x = request.graph[node.operands[0]].type
     axes = [_forward(taps) for _, taps in taps_by_axis(node.attributes, x.shape, node.type.shape)]
-    return _kernel(request, axes, node.attributes.mode == "nearest" and node.attributes.region is None)
+    return linear_map(request, axes, node.attributes.mode == "nearest" and node.attributes.region is None)
 
 
 @native("resize_adjoint")
@@ -87,8 +87,8 @@ def _resize_adjoint(request: NativeRequest) -> NativeKernel | None:
     node = request.graph[request.kernel.nodes[0]]
     d, count = request.graph[node.operands[0]].type, len(node.attributes.size)
     found = taps_by_axis(node.attributes, node.attributes.size, d.shape)
-    axes = [_backward(taps, n) for (_, taps), n in zip(found, node.type.shape[-count:], strict=True)]
-    return _kernel(request, axes, False)
+    axes = [adjoint(_forward(taps), n) for (_, taps), n in zip(found, node.type.shape[-count:], strict=True)]
+    return linear_map(request, axes, False)
 
 
 def _forward(taps: AxisTaps) -> list[list[Tap]]:
@@ -96,10 +96,15 @@ def _forward(taps: AxisTaps) -> list[list[Tap]]:
     return [list(zip(indices, weights, strict=True)) for indices, weights in rows]
 
 
-def _backward(taps: AxisTaps, n: int) -> list[list[Tap]]:
+def bits_of(weight: float) -> int:
+    """A weight as it stands among the sizes."""
+    return int(struct.unpack("<q", struct.pack("<d", weight))[0])
+
+
+def adjoint(axis: Sequence[Sequence[Tap]], n: int) -> list[list[Tap]]:
     """For every element of the operand: the places that read it."""
     found: list[list[Tap]] = [[] for _ in range(n)]
-    for place, reads in enumerate(_forward(taps)):
+    for place, reads in enumerate(axis):
         for index, weight in reads:
             found[index].append((place, weight))
     return found
@@ -108,24 +113,24 @@ def _backward(taps: AxisTaps, n: int) -> list[list[Tap]]:
 # --- code ----------------------------------------------------------------------------------------------------------------
 
 
-def _kernel(request: NativeRequest, axes: Sequence[Sequence[Sequence[Tap]]], single: bool) -> NativeKernel | None:
+def linear_map(request: NativeRequest, axes: Sequence[Sequence[Sequence[Tap]]], single: bool) -> NativeKernel | None:
+    """The last axes of the result as weighted sums over those of the operand: for each, what its places read.
+
+    single: one element a place, with weight 1, of any type.  None for sums of other types than float32 and float64, and for
+    very large tables.
+    """
     node = request.graph[request.kernel.nodes[0]]
     dtype = node.type.dtype
     if not single and dtype not in (F32, F64):
         return None
     out, source = request.strides[node.id], request.strides[node.operands[0]]
     count = len(axes)
-    frame = _frame(node.type.shape[:-count], out[:-count], source[:-count])
-    writer = _Writer(stored_dtype(dtype), single, request.machine.lanes(dtype.bytes), frame, out[-count:], source[-count:])
-    writer.write(axes)
-    if len(writer.values) > MOST_SIZES:
-        return None
-    buffers = [("out", writer.dtype, True), ("in0", writer.dtype, False)]
-    function = writer.body.function(FUNCTION, buffers, writer.sizes.names)
-    return native_kernel(print_c([function]), (Phase(FUNCTION, writer.tasks),), tuple(writer.values))
+    frame = free_axes(node.type.shape[:-count], out[:-count], source[:-count])
+    writer = TableWriter(stored_dtype(dtype), single, request.machine.lanes(dtype.bytes), frame, out[-count:], source[-count:])
+    return writer.kernel(axes)
 
 
-def _frame(extents: Sequence[int], out: Strides, source: Strides) -> Frame:
+def free_axes(extents: Sequence[int], out: Strides, source: Strides) -> Frame:
     """The axis of vectors is one along which both sides are contiguous; batches of one are no such axis."""
     vector = next((a for a in range(len(extents) - 1, 0, -1) if out[a] == source[a] == 1 and extents[a] > 1), None)
     kept = [axis for axis in range(len(extents)) if axis != vector]
@@ -137,7 +142,7 @@ def _frame(extents: Sequence[int], out: Strides, source: Strides) -> Frame:
     )
 
 
-class _Writer:
+class TableWriter:
     """Writes the loops and collects the sizes: names for the first ones, tables behind."""
 
     def __init__(self, dtype: DType, single: bool, lanes: int, frame: Frame, out: Strides, source: Strides) -> None:
@@ -148,7 +153,16 @@ class _Writer:
         self.values: list[int] = []
         self.tasks = 1
 
-    def write(self, axes: Sequence[Sequence[Sequence[Tap]]]) -> None:
+    def kernel(self, axes: Sequence[Sequence[Sequence[Tap]]]) -> NativeKernel | None:
+        """The kernel for what the places of each axis read; None where the tables are very large."""
+        self._write(axes)
+        if len(self.values) > MOST_SIZES:
+            return None
+        buffers = [("out", self.dtype, True), ("in0", self.dtype, False)]
+        function = self.body.function(FUNCTION, buffers, self.sizes.names)
+        return native_kernel(print_c([function]), (Phase(FUNCTION, self.tasks),), tuple(self.values))
+
+    def _write(self, axes: Sequence[Sequence[Sequence[Tap]]]) -> None:
         frame, size = self.frame, self.sizes.add
         channels = 1 if frame.vector is None else frame.vector
         rows = 1
@@ -167,10 +181,15 @@ class _Writer:
         for k in range(len(axes)):
             size(f"table{k}", 0)
         self.values = list(self.sizes.values)
-        tables = [self._table(axis, stride) for axis, stride in zip(axes, self.source, strict=True)]
+        tables = [self._table(axis, stride) for axis, stride in zip(axes[:-1], self.source, strict=False)]
+        tables.append(self.last_table(axes[-1], self.source[-1]))
         for k, table in enumerate(tables):
             self.values[self.sizes.names.index(f"table{k}")] = table.at
         self._rows(tables, (count, step, width), extents, out_strides, source_strides)
+
+    def last_table(self, axis: Sequence[Sequence[Tap]], stride: int) -> Table:
+        """The same as for other axes, unless rows are computed in another way."""
+        return self._table(axis, stride)
 
     def _table(self, axis: Sequence[Sequence[Tap]], stride: int) -> Table:
         """Append an axis's numbers to the sizes."""
@@ -180,7 +199,7 @@ class _Writer:
         made = Table(len(self.values), taps)
         self.values += [0, *itertools.accumulate(lengths)]
         self.values += [index * stride for index, _ in flat]
-        self.values += [struct.unpack("<q", struct.pack("<d", weight))[0] for _, weight in flat]
+        self.values += [bits_of(weight) for _, weight in flat]
         return made
 
     def _rows(
@@ -210,10 +229,21 @@ class _Writer:
                 source = position * stride + source
             target = body.pointer("target", Pointer("out", self.dtype), to)
             origin = body.pointer("origin", Pointer("in0", self.dtype), source)
-            places = index[kept:]
-            with body.loop("place", 0, extents[-1]) as place:
-                pixel = body.pointer("pixel", target, place * out_strides[-1])
-                self._pixel(tables, [*places, place], pixel, origin, width)
+            self.row(tables, index[kept:], (target, origin), (extents[-1], out_strides[-1], width))
+
+    def row(
+        self,
+        tables: Sequence[Table],
+        places: Sequence[Expression],
+        pointers: tuple[Pointer, Pointer],
+        counts: tuple[Expression, Expression, Expression],
+    ) -> None:
+        """All places along the last axis.  ``counts``: how many, from one to the next in the result, channels of each."""
+        target, origin = pointers
+        length, step, width = counts
+        with self.body.loop("place", 0, length) as place:
+            pixel = self.body.pointer("pixel", target, place * step)
+            self._pixel(tables, [*places, place], pixel, origin, width)
 
     def _pixel(
         self, tables: Sequence[Table], places: Sequence[Expression], pixel: Pointer, origin: Pointer, width: Expression
@@ -288,11 +318,23 @@ class _Writer:
         body = self.body
         total = body.variable("total", Literal(0, Type(self.dtype, self.lanes)))
 
+        def add(offset: Expression, weight: Expression | None) -> None:
+            assert weight is not None
+            term: Expression = load(origin, offset + at, self.lanes, part)
+            body.assign(total, total + term * splat(weight, self.lanes))
+
+        self.through(tables, places, add)
+        return total
+
+    def through(
+        self, tables: Sequence[Table], places: Sequence[Expression], each: Callable[[Expression, Expression | None], None]
+    ) -> None:
+        """A loop for each axis, one in the other; ``each`` writes what is done for an offset and a weight."""
+        body = self.body
+
         def nest(k: int, outer: Tapped) -> None:
             if k == len(tables):
-                term: Expression = load(origin, outer[0] + at, self.lanes, part)
-                assert outer[1] is not None
-                body.assign(total, total + term * splat(outer[1], self.lanes))
+                each(*outer)
                 return
             starts = self._start(k)
             low = body.let("low", load(SIZES, starts + places[k]))
@@ -301,5 +343,3 @@ class _Writer:
                 nest(k + 1, self._both(outer, self._tap(k, tables[k], number)))
 
         nest(0, (literal(0), None))
-        return total
-

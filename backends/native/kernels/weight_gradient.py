@@ -1,15 +1,18 @@
 """The weight gradient of convolution (kind ``conv_weight_gradient``): no columns are made at all.
 
 Tiles of broadcast channels times vectors of channels run over the places where both operands exist, so that padding costs
-nothing; see :mod:`irconv.backends.native.kernels.weight_gradient_plan`.  float32 and float64; d must be arranged by the views
-that the gradient of ``conv`` puts before it.
+nothing; see :mod:`irconv.backends.native.kernels.weight_gradient_plan`.  3x3 windows of many channels:
+:mod:`irconv.backends.native.kernels.winograd_gradient`.  float32 and float64; d must be arranged by the views that the gradient
+of ``conv`` puts before it.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import Pointer
-from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
+from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.depthwise_gradient import depthwise_gradient
 from irconv.backends.native.kernels.weight_gradient_code import (
     MultiplyCode,
@@ -18,13 +21,16 @@ from irconv.backends.native.kernels.weight_gradient_code import (
     copy_elements,
 )
 from irconv.backends.native.kernels.weight_gradient_plan import (
+    Plan,
     Problem,
     elements_of_row,
     flattened,
     make_cut,
-    make_plan,
+    plans,
 )
 from irconv.backends.native.kernels.weight_gradient_sum import add_function
+from irconv.backends.native.kernels.winograd_gradient import winograd_gradient
+from irconv.backends.native.kernels.winograd_gradient_plan import best_gradient_plan
 from irconv.ops.window import window_counts
 from irconv.strides import Strides, is_contiguous, row_major
 from irconv.types import F32, F64, TensorType
@@ -42,11 +48,26 @@ def weight_gradient(request: NativeRequest) -> NativeKernel | None:
         if made is not None:
             return made
     p = flattened(problem)
-    plan = make_plan(p, request.machine)
+    candidates = [
+        Candidate(plan.name, partial(_by_plan, request, p, plan, d, x)) for plan in plans(p, request.machine)
+    ]
+    faster = None if request.strict else best_gradient_plan(problem, request.machine)
+    if faster is not None:
+        make = partial(winograd_gradient, request, problem, faster, names_of_inputs(request, d, x), d, x)
+        candidates.insert(0, Candidate("Winograd", make))
+    return request.choose(request, candidates)
+
+
+def names_of_inputs(request: NativeRequest, d: int, x: int) -> dict[int, str]:
+    """What the code calls the kernel's inputs, by id."""
+    return {value: f"operand_{i}" for i, value in enumerate(request.kernel.inputs)} | {d: "d", x: "x"}
+
+
+def _by_plan(request: NativeRequest, p: Problem, plan: Plan, d: int, x: int) -> NativeKernel:
+    """The kernel by this plan, from the values d and x."""
     cut = make_cut(p, plan)
     kernel = request.kernel
-    slots = {value: f"operand_{i}" for i, value in enumerate(kernel.inputs)}
-    slots |= {d: "d", x: "x"}
+    slots = names_of_inputs(request, d, x)
     blocks = p.groups * plan.blocks
     copies = aligned(sum(copy_elements(p, plan)))
     scratch = [TensorType(p.dtype, (cut.splits, blocks, elements_of_row(p, plan), plan.width))]

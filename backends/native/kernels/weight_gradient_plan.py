@@ -105,6 +105,12 @@ class Plan:
         """Elements of a tile's row."""
         return self.lanes * self.vectors
 
+    @property
+    def name(self) -> str:
+        """What tells it from other plans of the same problem."""
+        side = "outputs" if self.along_rows else "inputs"
+        return f"{self.vectors} vectors along {side}, chunks of {self.samples}x{self.span}"
+
 
 def flattened(problem: Problem) -> Problem:
     """A pointwise problem with its spatial axes as one, where the strides of d and x allow."""
@@ -122,12 +128,40 @@ def flattened(problem: Problem) -> Problem:
     )  # fmt: skip
 
 
-def make_plan(p: Problem, machine: Machine) -> Plan:
-    """The plan for a problem on a machine."""
+@dataclass(frozen=True)
+class Wish:
+    """Where a plan is to differ from the usual one.
+
+    along_rows, vectors: as in :class:`Plan`.
+    share: bytes of a chunk, as a multiple of ``CHUNK_BYTES``.
+    """
+
+    along_rows: bool | None = None
+    vectors: int | None = None
+    share: float = 1.0
+
+
+def plans(p: Problem, machine: Machine) -> list[Plan]:
+    """Plans that may be the fastest, the usual one first.
+
+    The others have vectors along the other side, more or fewer of them in a tile, or chunks of other sizes.
+    """
+    usual = make_plan(p, machine)
+    most = min(_largest(machine.registers), usual.blocks * usual.vectors)
+    wishes = [Wish(), Wish(along_rows=not usual.along_rows)]
+    wishes += [Wish(vectors=v) for v in (usual.vectors - 1, usual.vectors + 1) if 1 <= v <= most]
+    wishes += [Wish(share=0.5), Wish(share=2.0), Wish(share=4.0)]
+    return list(dict.fromkeys(make_plan(p, machine, wish) for wish in wishes))
+
+
+def make_plan(p: Problem, machine: Machine, wish: Wish = Wish()) -> Plan:
+    """The usual plan for a problem on a machine, but for what is wished."""
     lanes = machine.lanes(p.dtype.bytes)
-    along_rows = _cost(p.rows, p.depth * p.taps, lanes) <= 1.1 * _cost(p.depth, p.rows * p.taps, lanes)
+    along_rows = wish.along_rows
+    if along_rows is None:
+        along_rows = _cost(p.rows, p.depth * p.taps, lanes) <= 1.1 * _cost(p.depth, p.rows * p.taps, lanes)
     across, channels = (p.rows, p.depth) if along_rows else (p.depth, p.rows)
-    vectors = _vectors(-(-across // lanes), machine.registers)
+    vectors = wish.vectors or _vectors(-(-across // lanes), machine.registers)
     blocks = -(-across // (lanes * vectors))
     most = _most_rows(vectors, machine.registers)
     pads_x = along_rows and p.taps > 1 and min(channels, most) * vectors < FEW_ACCUMULATORS
@@ -141,7 +175,7 @@ def make_plan(p: Problem, machine: Machine) -> Plan:
     dense = across == lanes * vectors and p.groups == 1
     strides = p.d_strides if along_rows else p.x_strides
     packs = not (dense and strides[1] == 1)
-    positions = max(1, CHUNK_BYTES // (lanes * vectors * p.dtype.bytes))
+    positions = max(1, round(CHUNK_BYTES * wish.share) // (lanes * vectors * p.dtype.bytes))
     samples, span = _chunk(p.counts, positions)
     return Plan(
         along_rows=along_rows,
@@ -165,9 +199,14 @@ def _cost(across: int, rows: int, lanes: int) -> int:
     return -(-across // lanes) * rows
 
 
+def _largest(registers: int) -> int:
+    """Vectors of a tile at the most."""
+    return 6 if registers >= 32 else 3
+
+
 def _vectors(needed: int, registers: int) -> int:
     """Vectors of a tile: all of them, else the number that wastes least of the last block, then the one nearest to four."""
-    largest, liked = (6, 4) if registers >= 32 else (3, 2)
+    largest, liked = _largest(registers), 4 if registers >= 32 else 2
     if needed <= largest:
         return max(1, needed)
     return min(range(1, largest + 1), key=lambda v: (-(-needed // v) * v, abs(v - liked), v))

@@ -7,8 +7,10 @@
     M = V U           [product][tile][output channel], accumulators in registers as in the direct algorithm
     A' M A, then the epilogue, per tile and vector; pixels beyond the border are left out
 
-Most layers: a task does all this for a *chunk* of tiles, whose V and M stay in a core's cache.  Where U is larger than V and M
-(many channels, small images) it is to be read only once: V, M and the result are phases, each for all tiles.
+Most layers: a task does all this for a *chunk* of tiles, whose V and M stay in a core's cache.  Where U exceeds that cache, it
+would come from behind it for every chunk.  Such kernels have a second way: V, M and the result are phases, each for all
+tiles, and U is read once, from one end to the other.  Which way is taken follows from the batch, at run time: phases of the other
+way have no tasks.  Either way the next panel of U is fetched, evenly, while the last one is multiplied.
 
 Tiles at the border are copied first, with zeros where there is no input.  Sums run over the channels in order, and tiles do not
 depend on each other, so neither tasks nor threads change a bit.
@@ -21,24 +23,31 @@ A strict request does not come here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from irconv.backends.arrays.base import scratch
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.codegen.body import WORKER, Body
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import INDEX, Expression, Function, Pointer, Variable, compare, literal, load, select
-from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, Prepared, native_kernel
+from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, first, native_kernel
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
 from irconv.backends.native.kernels.packing import unravel
 from irconv.backends.native.kernels.winograd_code import WEIGHT_CHANNELS, Buffers, Steps, WinogradCode
-from irconv.backends.native.kernels.winograd_plan import WinogradPlan, best_plan, cut, cut_phases, odd_lines
+from irconv.backends.native.kernels.winograd_cost import best_plan, is_phased, winograd_plans
+from irconv.backends.native.kernels.winograd_plan import WinogradPlan, cut, cut_phases, odd_lines
 from irconv.graph import Node
 from irconv.types import F32, I64, DType, TensorType
 
 CHUNK_SIZES = ("batch", "chunk", "parts", "workers")
-PHASE_SIZES = ("batch", "chunk", "parts", "padded", "input_step", "output_step")
+PHASE_SIZES = ("group", "shares", "padded", "input_step", "output_step")
+"""Run-time numbers of the two ways: chunk by chunk and phase by phase."""
+
+CHUNK_BUFFERS = [("own", F32), ("held", I64)]
+PHASE_BUFFERS = [("transformed", F32), ("multiplied", F32), ("edges", F32)]
+"""Their temporaries."""
 
 HELD, HELD_STEP = Pointer("held", I64), 8
 """For each thread, a cache line apart, the number of the chunk whose transformed inputs it has in memory of its own."""
@@ -46,10 +55,22 @@ HELD, HELD_STEP = Pointer("held", I64), 8
 
 def winograd(request: NativeRequest, node: Node, c: Contraction) -> NativeKernel | None:
     """The kernel of a contraction by this algorithm; None where it does not apply or by estimate is not the fastest."""
+    return first(request, winograd_candidates(request, node, c)[0])
+
+
+def winograd_candidates(
+    request: NativeRequest, node: Node, c: Contraction
+) -> tuple[list[Candidate], list[Candidate]]:
+    """What by estimate is faster than the direct algorithm (one or none), and the others; nothing for a strict request."""
     if request.strict:
-        return None
-    plan = best_plan(c, request.machine, prepares=not is_kept(request, node.operands[1]))
-    return None if plan is None else winograd_kernel(request, node, c, plan)
+        return [], []
+    best = best_plan(c, request.machine, prepares=not is_kept(request, node.operands[1]))
+
+    def candidate(plan: WinogradPlan) -> Candidate:
+        return Candidate(plan.name, partial(winograd_kernel, request, node, c, plan))
+
+    others = [candidate(plan) for plan in winograd_plans(c, request.machine) if plan != best]
+    return [] if best is None else [candidate(best)], others
 
 
 def is_kept(request: NativeRequest, weight: int) -> bool:
@@ -76,23 +97,28 @@ def winograd_kernel(request: NativeRequest, node: Node, c: Contraction, plan: Wi
         return None
     out = Pointer("out", graph[epilogue.result].type.dtype)
     outer = [("out", out.dtype), *zip(names, types, strict=True), ("weights", F32)]
-    put_together = _phased if plan.is_phased else _chunked
-    parts = put_together(_Request(request.threads, c, plan, epilogue, out, outer))
-    slices = -(-plan.channels // WEIGHT_CHANNELS)
-    counts = (plan.blocks * slices, *parts.tasks)
+    r = _Request(request.threads, c, plan, epilogue, out, outer)
+    ways = [_chunked(r)]
+    if plan.is_far:
+        ways.append(_phased(r))
+        taken = ways[is_phased(plan, c.batch)]
+        ways = [way if way is taken else way.idle() for way in ways]
+    weights = WinogradCode(c, plan, epilogue, out, _chunk_steps(plan), r.sizes).weights(r.written("weights"))
+    functions = [weights, *(function for way in ways for function in way.functions)]
+    counts = [plan.blocks * -(-plan.channels // WEIGHT_CHANNELS), *(count for way in ways for count in way.tasks)]
     return native_kernel(
-        print_c(parts.functions),
-        tuple(Phase(function.name, tasks) for function, tasks in zip(parts.functions, counts, strict=True)),
-        parts.sizes,
-        (scratch(F32, plan.weight_elements), *parts.scratch),
+        print_c(functions),
+        tuple(Phase(function.name, tasks) for function, tasks in zip(functions, counts, strict=True)),
+        tuple(number for way in ways for number in way.sizes),
+        (scratch(F32, plan.weight_elements), *(temporary for way in ways for temporary in way.scratch)),
         machine=request.machine,
-        prepared=(Prepared(weight_at, 0, 0),),
+        prepared=(Prepared(1 + weight_at, 1 + len(operands), 0),),
     )
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What both ways of putting the pieces together need; ``outer``: the buffers but for temporaries."""
+    """What both ways of putting the pieces together need; ``outer``: the buffers but for temporaries of theirs."""
 
     threads: int
     c: Contraction
@@ -101,38 +127,47 @@ class _Request:
     out: Pointer
     outer: list[tuple[str, DType]]
 
-    def written(self, temporaries: list[tuple[str, DType]], *wanted: str) -> Buffers:
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Run-time numbers that functions get."""
+        return CHUNK_SIZES + PHASE_SIZES * self.plan.is_far
+
+    def written(self, *wanted: str) -> Buffers:
         """All buffers, those named being written."""
+        temporaries = CHUNK_BUFFERS + PHASE_BUFFERS * self.plan.is_far
         return tuple((name, dtype, name in wanted) for name, dtype in [*self.outer, *temporaries])
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """Functions (the weights' first), the tasks of all but that one, run-time sizes, and temporaries behind the weights."""
+class _Way:
+    """Functions with their numbers of tasks, and what they add to the run-time sizes and temporaries."""
 
-    functions: list[Function]
+    functions: tuple[Function, ...]
     tasks: tuple[int, ...]
     sizes: tuple[int, ...]
     scratch: tuple[TensorType, ...]
+
+    def idle(self) -> _Way:
+        """Without tasks, and only as much memory as it takes to name it."""
+        return replace(self, tasks=(0,) * len(self.tasks), scratch=tuple(scratch(t.dtype, 1) for t in self.scratch))
 
 
 # --- chunk by chunk --------------------------------------------------------------------------------------------------------
 
 
-def _chunked(r: _Request) -> _Parts:
+def _chunk_steps(plan: WinogradPlan) -> Steps:
+    """Distances in what belongs to a thread."""
+    return Steps(literal(plan.input_step), literal(plan.output_step), plan.width, plan.panel_step)
+
+
+def _chunked(r: _Request) -> _Way:
     """Everything for a chunk of tiles and some blocks of output channels in one task."""
     plan = r.plan
-    steps = Steps(literal(plan.input_step), literal(plan.output_step), plan.width)
-    code = WinogradCode(r.c, plan, r.epilogue, r.out, steps, CHUNK_SIZES)
-    temporaries = [("own", F32), ("held", I64)]
-    functions = [
-        code.weights(r.written(temporaries, "weights")),
-        _start(code, r.written(temporaries, "held")),
-        _chunk(code, r.written(temporaries, "out", "own", "held")),
-    ]
+    code = WinogradCode(r.c, plan, r.epilogue, r.out, _chunk_steps(plan), r.sizes)
+    functions = _start(code, r.written("held")), _chunk(code, r.written("out", "own", "held"))
     shares = cut(plan, r.c.batch)
     own = scratch(F32, r.threads, sum(plan.parts)), scratch(I64, r.threads, HELD_STEP)
-    return _Parts(functions, (1, shares.tasks), (r.c.batch, shares.chunk, shares.parts, r.threads), own)
+    return _Way(functions, (1, shares.tasks), (r.c.batch, shares.chunk, shares.parts, r.threads), own)
 
 
 def _start(code: WinogradCode, buffers: Buffers) -> Function:
@@ -140,7 +175,7 @@ def _start(code: WinogradCode, buffers: Buffers) -> Function:
     body = Body()
     with body.tasks(), body.loop("thread", 0, Variable("workers", INDEX)) as thread:
         body.store(HELD, thread * HELD_STEP, literal(-1))
-    return body.function(f"{code.c.name}_winograd_start", buffers, CHUNK_SIZES)
+    return body.function(f"{code.c.name}_winograd_start", buffers, code.sizes)
 
 
 def _chunk(code: WinogradCode, buffers: Buffers) -> Function:
@@ -156,7 +191,7 @@ def _chunk(code: WinogradCode, buffers: Buffers) -> Function:
         number = body.let("number", task // parts)
         first = body.let("first_tile", number * chunk)
         count = body.let("tiles", _least_of(batch * plan.tiles - first, chunk))
-        padded = body.let("padded", (count + (plan.pixels - 1)) // plan.pixels * plan.pixels)
+        padded = body.let("padded_tiles", (count + (plan.pixels - 1)) // plan.pixels * plan.pixels)
         with body.when(compare("!=", load(HELD, WORKER * HELD_STEP), number)):
             body.store(HELD, WORKER * HELD_STEP, number)
             with body.loop("tile", 0, count) as tile:
@@ -169,25 +204,23 @@ def _chunk(code: WinogradCode, buffers: Buffers) -> Function:
                 code.product(body, block, k, padded, v, m)
             with body.loop("tile", 0, count) as tile:
                 code.result(body, block, first + tile, tile, m)
-    return body.function(f"{code.c.name}_winograd", buffers, CHUNK_SIZES)
+    return body.function(f"{code.c.name}_winograd", buffers, code.sizes)
 
 
 # --- phase by phase --------------------------------------------------------------------------------------------------------
 
 
-def _phased(r: _Request) -> _Parts:
+def _phased(r: _Request) -> _Way:
     """Inputs, products and results as phases over all tiles."""
     plan = r.plan
     shares = cut_phases(plan, r.c.batch)
-    steps = Steps(Variable("input_step", INDEX), Variable("output_step", INDEX), plan.blocks * plan.width)
-    code = WinogradCode(r.c, plan, r.epilogue, r.out, steps, PHASE_SIZES)
-    temporaries = [("transformed", F32), ("multiplied", F32), ("own", F32)]
-    functions = [
-        code.weights(r.written(temporaries, "weights")),
-        _inputs(code, r.written(temporaries, "transformed", "own")),
-        _products(code, r.written(temporaries, "multiplied")),
-        _results(code, r.written(temporaries, "out")),
-    ]
+    steps = Steps(Variable("input_step", INDEX), Variable("output_step", INDEX), plan.blocks * plan.width, plan.panel)
+    code = WinogradCode(r.c, plan, r.epilogue, r.out, steps, r.sizes)
+    functions = (
+        _inputs(code, r.written("transformed", "edges")),
+        _products(code, r.written("multiplied")),
+        _results(code, r.written("out")),
+    )
     groups = -(-shares.padded // shares.chunk)
     input_step, output_step = odd_lines(shares.padded * plan.channels), odd_lines(shares.padded * steps.row)
     kept = (
@@ -195,47 +228,47 @@ def _phased(r: _Request) -> _Parts:
         scratch(F32, plan.products, output_step),
         scratch(F32, r.threads, plan.parts[2]),
     )
-    sizes = (r.c.batch, shares.chunk, shares.parts, shares.padded, input_step, output_step)
-    return _Parts(functions, (groups, plan.products * shares.parts, groups), sizes, kept)
+    sizes = (shares.chunk, shares.parts, shares.padded, input_step, output_step)
+    return _Way(functions, (groups, plan.products * shares.parts, groups), sizes, kept)
 
 
 def _inputs(code: WinogradCode, buffers: Buffers) -> Function:
-    """Transform the inputs; a task is a chunk of tiles."""
+    """Transform the inputs; a task is a group of tiles."""
     plan, body = code.plan, Body()
-    batch, chunk, padded = (Variable(name, INDEX) for name in ("batch", "chunk", "padded"))
+    batch, group, padded = (Variable(name, INDEX) for name in ("batch", "group", "padded"))
     with body.tasks() as task:
-        copied = body.pointer("copied", Pointer("own", F32), WORKER * plan.parts[2])
-        v, first = Pointer("transformed", F32), body.let("first_tile", task * chunk)
-        last = body.let("last_tile", _least_of(first + chunk, padded))
+        copied = body.pointer("copied", Pointer("edges", F32), WORKER * plan.parts[2])
+        v, first = Pointer("transformed", F32), body.let("first_tile", task * group)
+        last = body.let("last_tile", _least_of(first + group, padded))
         tiles = body.let("tiles", _least_of(batch * plan.tiles, last))
         with body.loop("tile", first, tiles) as tile:
             code.transform(body, tile, tile, v, copied)
         code.blank(body, select(first < tiles, tiles, first), last, v)
-    return body.function(f"{code.c.name}_winograd_inputs", buffers, PHASE_SIZES)
+    return body.function(f"{code.c.name}_winograd_inputs", buffers, code.sizes)
 
 
 def _products(code: WinogradCode, buffers: Buffers) -> Function:
     """The products; a task is one of the (m + 2)^2, for some blocks of output channels."""
     plan, body = code.plan, Body()
-    parts, padded = (Variable(name, INDEX) for name in ("parts", "padded"))
+    shares, padded = (Variable(name, INDEX) for name in ("shares", "padded"))
     with body.tasks() as task:
-        k, part = (body.let(name, e) for name, e in zip(("k", "part"), unravel(task, [0, parts]), strict=True))
-        start = body.let("first_block", part * plan.blocks // parts)
-        stop = body.let("last_block", (part + 1) * plan.blocks // parts)
+        k, share = (body.let(name, e) for name, e in zip(("k", "share"), unravel(task, [0, shares]), strict=True))
+        start = body.let("first_block", share * plan.blocks // shares)
+        stop = body.let("last_block", (share + 1) * plan.blocks // shares)
         with body.loop("block", start, stop) as block:
             code.product(body, block, k, padded, Pointer("transformed", F32), Pointer("multiplied", F32))
-    return body.function(f"{code.c.name}_winograd_products", buffers, PHASE_SIZES)
+    return body.function(f"{code.c.name}_winograd_products", buffers, code.sizes)
 
 
 def _results(code: WinogradCode, buffers: Buffers) -> Function:
-    """Tiles of the result; a task is a chunk of them."""
+    """Tiles of the result; a task is a group of them."""
     plan, body = code.plan, Body()
-    batch, chunk = (Variable(name, INDEX) for name in ("batch", "chunk"))
+    batch, group = (Variable(name, INDEX) for name in ("batch", "group"))
     with body.tasks() as task:
-        last = body.let("last_tile", _least_of((task + 1) * chunk, batch * plan.tiles))
-        with body.loop("tile", task * chunk, last) as tile, body.loop("block", 0, plan.blocks) as block:
+        last = body.let("last_tile", _least_of((task + 1) * group, batch * plan.tiles))
+        with body.loop("tile", task * group, last) as tile, body.loop("block", 0, plan.blocks) as block:
             code.result(body, block, tile, tile, Pointer("multiplied", F32))
-    return body.function(f"{code.c.name}_winograd_results", buffers, PHASE_SIZES)
+    return body.function(f"{code.c.name}_winograd_results", buffers, code.sizes)
 
 
 def _least_of(a: Expression, b: Expression) -> Expression:

@@ -22,7 +22,7 @@ from irconv.backends.codegen.form import (
 from irconv.backends.native.kernels.contraction import Axis, Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue
 from irconv.backends.native.kernels.packing import least, unravel
-from irconv.backends.native.kernels.winograd_plan import WinogradPlan
+from irconv.backends.native.kernels.winograd_plan import LINE, WinogradPlan
 from irconv.backends.native.kernels.winograd_transforms import (
     input_transform,
     on_both_axes,
@@ -37,21 +37,19 @@ WEIGHT_CHANNELS = 32
 """Input channels of one block whose weights a task transforms."""
 
 
-AHEAD = 512
-"""Elements by which far weights are fetched ahead: what is used in the time that it takes to fetch them."""
-
-
 @dataclass(frozen=True)
 class Steps:
     """Distances in elements.
 
     inputs, outputs: of transformed inputs, and of what they are multiplied to, from one product to the next.
     row: of the latter from one tile to the next.
+    panels: from one panel of weights to the one that is used after it.
     """
 
     inputs: Expression
     outputs: Expression
     row: int
+    panels: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,6 @@ class WinogradCode:
         c, plan, body = self.c, self.plan, Body()
         source, target = Pointer("w", F32), Pointer("weights", F32)
         slices = -(-plan.channels // WEIGHT_CHANNELS)
-        step = plan.channels * plan.width
         with body.tasks() as task:
             block, part = unravel(task, [0, slices])
             first = body.let("first_channel", part * WEIGHT_CHANNELS)
@@ -88,13 +85,13 @@ class WinogradCode:
                 if plan.columns % plan.width:
                     left = body.let("left", plan.columns - column)
                     count = body.let("count", select(left < 0, 0, least(left, plan.lanes)))
-                place = body.let("place", block * (plan.products * step) + channel * plan.width + lane)
+                place = body.let("place", block * plan.panel + channel * plan.width + lane)
                 on_both_axes(
                     body,
                     3,
                     lambda body, g: weight_transform(body, g, plan.inputs),
                     partial(self._weight, body, source, corner, count),
-                    lambda number, value, place=place: body.store(target, place + number * step, value),
+                    partial(self._keep, body, target, place),
                 )
         return body.function(f"{c.name}_winograd_weights", buffers, self.sizes)
 
@@ -108,6 +105,10 @@ class WinogradCode:
         if c.w_column == 1:
             return body.let("g", load(source, at, self.plan.lanes, count))
         return body.let("g", gather(source, at, c.w_column, self.plan.lanes, count))
+
+    def _keep(self, body: Body, target: Pointer, place: Expression, number: int, value: Expression) -> None:
+        """Store a vector of transformed weights in its product's panel."""
+        body.store(target, place + number * self.plan.panel_step, value)
 
     # --- tiles -----------------------------------------------------------------------------------------------------------
 
@@ -206,19 +207,24 @@ class WinogradCode:
     ) -> None:
         """One of the (m + 2)^2 products: tiles by channels times channels by a block of output channels."""
         plan = self.plan
-        u = body.pointer("u", Pointer("weights", F32), (block * plan.products + k) * (plan.channels * plan.width))
-        with body.loop("row", 0, padded, plan.pixels) as row:
+        u = body.pointer("u", Pointer("weights", F32), k * plan.panel_step + block * plan.panel)
+        turns = body.let("turns", padded // plan.pixels)
+        step = body.let("step", (turns + (plan.width - 1)) // turns) if plan.is_far else None
+        with body.loop("turn", 0, turns) as turn:
+            row = body.let("row", turn * plan.pixels)
             rows = body.pointer("rows", v, k * self.steps.inputs + row * plan.channels)
             target = body.pointer("target", m, k * self.steps.outputs + row * self.steps.row + self._column(block))
             zero = Literal(0.0, self.vector)
             sums = [[body.variable(f"sum{p}_{n}", zero) for n in range(plan.vectors)] for p in range(plan.pixels)]
+            if step is not None:
+                following = body.pointer("following", u, turn * (step * plan.channels) + self.steps.panels)
             with body.loop("c", 0, plan.channels) as c:
                 parts = [
                     body.let("weight", load(u, c * plan.width + n * plan.lanes, plan.lanes)) for n in range(plan.vectors)
                 ]
-                if plan.is_far:
-                    for n in range(plan.vectors):
-                        body.prefetch(u, c * plan.width + (n * plan.lanes + AHEAD))
+                if step is not None:
+                    for line in range(0, plan.width, LINE):
+                        body.prefetch(following, c * step + line)
                 for p, accumulators in enumerate(sums):
                     value = body.let("value", splat(load(rows, c + p * plan.channels), plan.lanes))
                     for accumulator, weight in zip(accumulators, parts, strict=True):

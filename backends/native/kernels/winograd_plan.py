@@ -1,7 +1,9 @@
-"""When Winograd's algorithm pays, and in which tiles, blocks and tasks.
+"""In which tiles, blocks and tasks Winograd's algorithm computes; what that costs is in :mod:`.winograd_cost`.
 
 A tile of m x m outputs (m = 4 or 2) takes (m + 2)^2 products for each pair of channels instead of 9 m^2: a quarter, or 4/9.  What
-it costs: the transforms, and transformed weights that are 36/9 or 16/9 as large and are read once for every chunk of tiles.
+it costs: the transforms, and transformed weights that are 36/9 or 16/9 as large.  Weights that exceed the second-level cache
+are fetched ahead while others are multiplied; they are read once for every chunk of tiles, or only once where the
+transformed inputs and results of all tiles go through memory instead.
 """
 
 from __future__ import annotations
@@ -72,15 +74,24 @@ class WinogradPlan:
         return self.down * self.along
 
     @property
-    def weight_elements(self) -> int:
-        """Transformed weights: [block][product][channel][width]."""
-        return self.blocks * self.products * self.channels * self.width
+    def name(self) -> str:
+        """What tells it from other plans of the same convolution."""
+        return f"winograd F({self.outputs}x{self.outputs}) {self.pixels}x{self.vectors}"
 
     @property
-    def is_phased(self) -> bool:
-        """Whether inputs, products and results are phases over all tiles: reading the weights again would take longer."""
-        per_image = self.products * self.tiles * (self.channels + self.blocks * self.width)
-        return self.is_far and self.weight_elements > 2 * per_image
+    def panel(self) -> int:
+        """Transformed weights of a block and a product: [channel][width]."""
+        return self.channels * self.width
+
+    @property
+    def panel_step(self) -> int:
+        """Elements from one product's panels, one of each block, to the next one's."""
+        return odd_lines(self.blocks * self.panel)
+
+    @property
+    def weight_elements(self) -> int:
+        """All transformed weights: [product][block][channel][width]."""
+        return self.products * self.panel_step
 
     @property
     def input_step(self) -> int:
@@ -134,8 +145,7 @@ def plan_winograd(c: Contraction, machine: Machine, outputs: int) -> WinogradPla
     is_far = products * c.channels * total * lanes * c.dtype.bytes > machine.cache_bytes // 2
     tiles = down * along
     usual = _even_chunk(tiles, FAR_TILES if is_far else NEAR_TILES)
-    rows = max(usual, LEAST_ROWS) if is_far else usual
-    pixels, vectors = _accumulators(rows, c.channels, total, is_far, machine)
+    pixels, vectors = _accumulators(max(tiles, LEAST_ROWS) if is_far else usual, c.channels, total, machine)
     blocks = -(-total // vectors)
     fitting = machine.cache_bytes // 2 // (products * c.dtype.bytes * (c.channels + vectors * lanes))
     most = max(usual, min(fitting, MOST_TILES) if is_far else usual)
@@ -152,40 +162,39 @@ def _even_chunk(tiles: int, most: int) -> int:
 NEAR_TILES, FAR_TILES, MOST_TILES = 16, 32, 112
 """Tiles of a chunk, about: where the weights stay in cache, where they come from behind it, and with many images."""
 
-NEAR_BYTES, FAR_BYTES = 40, 9
-"""Bytes per cycle that a core reads from its second-level cache, and from behind it."""
-
-
 LEAST_ROWS = 16
 """Tiles for which the accumulators are chosen at the least where weights are far: with fewer, this is not the algorithm."""
 
 
-def _accumulators(rows: int, channels: int, total: int, is_far: bool, machine: Machine) -> tuple[int, int]:
+def _accumulators(rows: int, channels: int, total: int, machine: Machine) -> tuple[int, int]:
     """Tiles and vectors that are multiplied at once: of all that fit in the registers those that take the fewest cycles."""
     spare = 0 if machine.registers >= 32 else 1
     found: list[tuple[float, int, int]] = []
     for vectors in range(min(4, total), 0, -1):
         most = min(rows, (machine.registers - spare) // vectors - 1, MOST_PIXELS)
         for pixels in range(1, most + 1):
-            cycles = product_cycles(rows, pixels, vectors, channels, total, is_far, machine)
-            found.append((cycles, -vectors, pixels))
+            turns = -(-rows // pixels) * -(-total // vectors)
+            found.append((turns * turn_cycles(pixels, vectors, channels, machine.vector_bytes), -vectors, pixels))
     _, vectors, pixels = min(found)
     return pixels, -vectors
 
 
-def product_cycles(
-    rows: int, pixels: int, vectors: int, channels: int, total: int, is_far: bool, machine: Machine
-) -> float:
-    """Cycles for ``rows`` tiles, one channel of one product and all ``total`` vectors of output channels.
+def turn_cycles(pixels: int, vectors: int, channels: int, vector_bytes: int) -> float:
+    """Cycles for one channel of ``pixels`` tiles by ``vectors`` of output channels.
 
-    Weights should not come in faster than they can be used: the further away they are, the more tiles have to share a vector of
-    them.  Measured with 256 channels at 14x14: tiles by vectors 4 x 4 takes 0.92 ms, 16 x 1 0.55 ms.
+    Multiplications, loads or waiting for sums, whatever takes longest; loads get in the way of multiplications a little.
     """
-    line = vectors * machine.vector_bytes
-    run = max(pixels * vectors / 2, (pixels + vectors) / 2, 4.0)
-    first = max(run, line / (FAR_BYTES if is_far else NEAR_BYTES))
-    again = run if channels * line <= NEAREST else max(run, line / NEAR_BYTES)
-    return (first + (-(-rows // pixels) - 1) * again) * -(-total // vectors)
+    line = vectors * vector_bytes
+    loads = pixels + 2 * vectors
+    run = max(pixels * vectors / 2, loads / 2, 4.0) + loads * IN_THE_WAY
+    return run if channels * line <= NEAREST else max(run, line / NEAR_BYTES)
+
+
+IN_THE_WAY = 0.05
+"""Cycles that a load adds where multiplications are what takes time."""
+
+NEAR_BYTES = 24
+"""Bytes per cycle that a core reads from its second-level cache while it multiplies."""
 
 
 NEAREST = 24 * 1024
@@ -238,59 +247,3 @@ def cut_phases(plan: WinogradPlan, batch: int) -> PhaseCut:
 
 TASK_VECTORS = 128
 """Vectors of a tile that a task transforms, about: 10 us."""
-
-
-# --- what it takes ---------------------------------------------------------------------------------------------------------
-
-CLOCK = 2.9e9
-"""Cycles per second; only the ratio to the direct algorithm matters."""
-
-VECTOR_CYCLES = {4: (290, 200), 2: (95, 70)}
-"""To transform one tile of one vector of input channels, and of output channels with its epilogue."""
-
-WRITE_RATE, PACK_RATE, READ_RATE = 12e9, 8e9, 12e9
-"""Bytes per second: transformed and packed weights written, and weights read for the first time.
-
-In a network they come from memory, the caches having been filled by other layers since."""
-
-ONE, SEVERAL = 1, 8
-"""Images for which the choice is made: when the weights stay as they are (inference), and in training.
-
-It cannot depend on the batch itself, for the code would then change with it."""
-
-
-def winograd_seconds(plan: WinogradPlan, machine: Machine, batch: int, prepares: bool) -> float:
-    """About how long one core would take.  ``prepares``: the weights are transformed in every call."""
-    shares = Cut(cut_phases(plan, batch).padded, 1, 1) if plan.is_phased else cut(plan, batch)
-    total = -(-plan.columns // plan.lanes)
-    rows = min(shares.chunk, batch * plan.tiles)
-    each = product_cycles(rows, plan.pixels, plan.vectors, plan.channels, total, plan.is_far, machine)
-    run = shares.chunks * plan.products * plan.channels * each
-    into, out = VECTOR_CYCLES[plan.outputs]
-    vectors = -(-plan.channels // plan.lanes) * min(2, shares.parts) * into + total * out
-    weights = plan.weight_elements * 4
-    once = weights / READ_RATE + (weights / WRITE_RATE if prepares else 0.0)
-    return (run + batch * plan.tiles * vectors) / CLOCK + once
-
-
-def direct_seconds(c: Contraction, machine: Machine, batch: int, prepares: bool) -> float:
-    """About how long one core takes for the convolution as it stands."""
-    lanes = machine.lanes(c.dtype.bytes)
-    run = batch * c.places * c.taps * c.channels * -(-c.columns // lanes) / 2
-    weights = c.taps * c.channels * c.columns * c.dtype.bytes
-    return run / CLOCK + weights / READ_RATE + (weights / PACK_RATE if prepares else 0.0)
-
-
-def best_plan(c: Contraction, machine: Machine, prepares: bool) -> WinogradPlan | None:
-    """The plan that is fastest by estimate; None where the direct algorithm is."""
-    if not suits(c) or 0 in (c.channels, c.columns, *(axis.only.count for axis in c.axes)):
-        return None
-    batch = SEVERAL if prepares else ONE
-    plans = [plan_winograd(c, machine, outputs) for outputs in (4, 2)]
-    costs = [winograd_seconds(plan, machine, batch, prepares) for plan in plans]
-    best = min(range(len(plans)), key=costs.__getitem__)
-    return plans[best] if costs[best] < MARGIN * direct_seconds(c, machine, batch, prepares) else None
-
-
-MARGIN = 0.9
-"""Winograd's algorithm has to be so much faster: it rounds more."""

@@ -57,6 +57,20 @@ def weight_transform(body: Body, g: Values, products: int) -> list[Expression]:
     )
 
 
+def adjoint_output_transform(body: Body, d: Values) -> list[Expression]:
+    """A d: six numbers from the four gradients of a tile's outputs."""
+    a, b = body.let("a", d[0] + d[2]), body.let("b", d[1] + d[3])
+    c, e = body.let("c", d[0] + d[2] * 4.0), body.let("e", d[1] * 2.0 + d[3] * 8.0)
+    return _let(body, "e", [d[0], a + b, a - b, c + e, c - e, d[3]])
+
+
+def adjoint_weight_transform(body: Body, m: Values) -> list[Expression]:
+    """G' m: the gradients of three weights from six sums."""
+    a, b = body.let("a", (m[1] + m[2]) * (-1 / 6)), body.let("b", (m[1] - m[2]) * (-1 / 6))
+    c, e = body.let("c", m[3] + m[4]), body.let("e", (m[3] - m[4]) * (1 / 12))
+    return _let(body, "g", [m[0] * 0.25 + a + c * (1 / 24), b + e, a + c * (1 / 6) + m[5]])
+
+
 def on_both_axes(
     body: Body,
     size: int,

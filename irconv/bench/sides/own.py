@@ -36,7 +36,7 @@ class OwnSide:
             self.args.append(np.asarray(target))
             self.program: Any = training_step(source, task, self.args, mode)
         else:
-            self.program = irconv.compile(source, *self.args, backend=mode, precision=task.precision)
+            self.program = irconv.compile(source, *self.args, backend=mode, precision=task.precision, tune=task.tune)
         seconds = time.perf_counter() - start
         if not task.trains:
             self.out = self.program(*self.args)
@@ -75,7 +75,9 @@ def training_step(model: nn.Module, task: Task, args: list[np.ndarray], backend:
             module.eval()
     optimizer = optim.SGD(model.parameters(), lr=task.learning_rate, momentum=task.momentum)
     loss = getattr(F, LOSSES[task.loss])
-    return irconv.compile_step(model, loss, optimizer, *args, backend=backend, precision=task.precision)
+    return irconv.compile_step(
+        model, loss, optimizer, *args, backend=backend, precision=task.precision, tune=task.tune
+    )
 
 
 def make(threads: int) -> OwnSide:
