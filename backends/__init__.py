@@ -27,15 +27,9 @@ BACKENDS: dict[str, Callable[[bool], Backend]] = {
 """Every backend by name: called with whether to keep to plain rounding."""
 
 
-AUTO_IS_NATIVE = False
-"""Whether "auto" takes the native backend where there is a C compiler that works."""
-
-
 def auto_backend() -> str:
-    """What "auto" stands for on this machine, for arrays on the CPU."""
-    if AUTO_IS_NATIVE and import_module("irconv.backends.native.backend").native_problem() is None:
-        return "native"
-    return "numpy"
+    """What "auto" stands for on this machine, for arrays on the CPU: native where there is a C compiler that works."""
+    return "numpy" if import_module("irconv.backends.native.backend").native_problem() else "native"
 
 
 def find_backend(name: str | Backend, strict: bool = False, tune: bool = False) -> Backend:

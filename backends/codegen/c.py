@@ -186,6 +186,11 @@ class _Printer:
                 return self.transpose(statement)
             case Prefetch(pointer, index):
                 return f"__builtin_prefetch({pointer.name} + {self.expression(index)});"
+        return self.pointers(statement)
+
+    def pointers(self, statement: Statement) -> str:
+        """A statement about pointers and arrays."""
+        match statement:
             case LetPointer(pointer, source, offset, mutable):
                 constant = "" if mutable else "const"
                 return f"__typeof__(&{source.name}[0]) {constant} {pointer.name} = {self.address(source, offset)};"

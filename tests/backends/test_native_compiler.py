@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import irconv
-from irconv import backends
 from irconv.backends.native import compiler as compilers
 from irconv.backends.native.backend import native_problem
 from irconv.backends.native.cache import DIGEST, Cache, default_folder, default_limit
@@ -62,14 +61,12 @@ def test_no_compiler(monkeypatch, tmp_path):
     with pytest.raises(BackendError, match="there is no C compiler"):
         irconv.compile(lambda x: x + 1, irconv.TensorSpec((3,)), backend="native")
     assert native_problem() is not None
-    monkeypatch.setattr(backends, "AUTO_IS_NATIVE", True)
     exe = irconv.compile(lambda x: x + 1, irconv.TensorSpec((3,)))
     assert exe.backend == "numpy" and exe(np.zeros(3, np.float32)).tolist() == [1, 1, 1]
 
 
-def test_auto_is_native_where_there_is_a_compiler(monkeypatch):
+def test_auto_is_native_where_there_is_a_compiler():
     compiler_or_skip()
-    monkeypatch.setattr(backends, "AUTO_IS_NATIVE", True)
     assert irconv.compile(lambda x: x + 1, irconv.TensorSpec((3,))).backend == "native"
 
 

@@ -187,11 +187,9 @@ def _image(
 
 def _matmul(request: NativeRequest, node: Node) -> Contraction:
     left, right = (operand.type.shape for operand in request.graph.operands(node))
-    x, w = (request.strides[i] for i in node.operands)
     shape = node.type.shape
     rank = len(shape)
-    x = _batch_strides(left, x, shape)
-    w = _batch_strides(right, w, shape)
+    x, w = (_batch_strides(s, request.strides[i], shape) for s, i in zip((left, right), node.operands, strict=True))
     # a batch of one is a batch, so that its code serves others
     shared = all(n == 1 for n in right[:-2]) and (len(right) == 2 or math.prod(shape[:-2]) > 1)
     repeated = 0 if shared else rank - 2

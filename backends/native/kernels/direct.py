@@ -47,7 +47,9 @@ AHEAD = 2048
 """Elements from the weights in use to those that are fetched: the processor does not look beyond a page by itself."""
 
 NEXT = 128
-"""The same for a single pixel."""
+"""The same for a single pixel: weights are then read as fast as memory gives them, and being asked for early gets in its way.
+
+25088 inputs, 4096 outputs: 19.1 GB/s, a loop that only reads 18.2, and 17.6 with the distance above."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,8 @@ class Direct:
         """The task for all combinations of residues."""
         body, c, plan = self.body, self.c, self.plan
         count = 1
-        for axis in c.axes:
-            count *= len(axis.residues)
+        for shape in c.axes:
+            count *= len(shape.residues)
         with body.loop("residue", 0, count) as residue:
             self.axes = places(body, c, tables, residue)
             self._find_taps()
@@ -318,9 +320,9 @@ class Direct:
         """The epilogue pixel by pixel, from a small array in memory: tiles that are cut off, results laid out in any way."""
         body, plan = self.body, self.plan
         kept = body.array("kept", self.c.dtype, len(sums) * plan.width)
-        for p, accumulators in enumerate(sums):
+        for pixel, accumulators in enumerate(sums):
             for v, accumulator in enumerate(accumulators):
-                body.store(kept, p * plan.width + v * plan.lanes, accumulator)
+                body.store(kept, pixel * plan.width + v * plan.lanes, accumulator)
         position = cursor(body, self.axes, self.start)
         count = body.let("count", least(stop - tile, len(sums)))
         with body.loop("p", 0, count) as p:

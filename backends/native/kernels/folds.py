@@ -25,7 +25,8 @@ class Fold(Protocol):
     results: what is stored, one value per output, given the window's divisor as a scalar.
     """
 
-    divides: bool
+    @property
+    def divides(self) -> bool: ...
 
     def first(self, x: Expression, read: Read) -> tuple[Expression, ...]: ...
 

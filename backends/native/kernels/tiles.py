@@ -157,8 +157,8 @@ class Filler:
         first = sum(a.only.shift * s for a, s in zip(self.c.axes, self.c.x_strides[1:], strict=True))
         with body.when(compare("<=", tile + pixels, stop)):
             start = body.pointer("start", self.source, tile * step + first)
-            for p in range(pixels):
-                body.set_pointer(self.array, p, start, p * step)
+            for number in range(pixels):
+                body.set_pointer(self.array, number, start, number * step)
         with body.otherwise(), body.loop("p", 0, pixels) as p:
             pixel = body.let("pixel", least(tile + p, stop - 1))
             body.set_pointer(self.array, p, self.source, pixel * step + first)
