@@ -13,4 +13,4 @@ outside=$(mktemp -d)
 trap 'rm -rf "$outside"' EXIT
 cp -R "$checkout"/{pyproject.toml,README.md,tests,examples} "$outside"
 cd "$outside"
-"$venv/bin/python" -m pytest "$@"
+"$venv/bin/python" -m pytest --numprocesses auto --dist worksteal "$@"

@@ -135,7 +135,7 @@ def test_show_prints_generated_code_under_its_ir(folder):
     code = output("show", *model, "--stage", "source")
     assert code.startswith("// kernel @")
     assert "models.py:" in code
-    assert "void conv(void *const *buffers" in code
+    assert "(void *const *buffers, const int64_t *sizes" in code
     assert "int64_t worker" not in output("show", *model, "--stage", "all")
     assert "text, not dot" in fails("show", *model, "--stage", "source", "--format", "dot", status=2)
     assert "there is no stage 'source'" in fails("show", *model[:3], "--backend", "numpy", "--stage", "source")

@@ -274,8 +274,8 @@ def test_modes_are_tried_and_the_fastest_is_kept(folder, monkeypatch):
 
 def test_memory_is_seen_to_grow():
     before = resident_bytes()
-    held = np.ones(32 * 2**20 // 8)
-    assert resident_bytes() - before > 24 * 2**20
+    held = np.ones(256 * 2**20 // 8)  # more than what the allocator may have lying about
+    assert resident_bytes() - before > 192 * 2**20
     assert peak_bytes() >= resident_bytes() - 2**20
     assert held.size
 

@@ -19,8 +19,8 @@ FILES = sorted(Path(arrays.__file__).parent.glob("*.py"))
 NUMPY_ONLY = {("take", "mode")}
 """Used where ``request.parallel`` says that the array module is NumPy."""
 
-NUMPY_ONLY_METHODS = {"ctypes"}
-"""Used to align memory of the host."""
+NUMPY_ONLY_METHODS = {"ctypes", "__array_interface__"}
+"""Used to align memory of the host, and to find where arrays of the host are."""
 
 
 def is_module(node: ast.expr) -> bool:
