@@ -32,6 +32,12 @@ def auto_backend() -> str:
     return "numpy" if import_module("irconv.backends.native.backend").native_problem() else "native"
 
 
+def backend_names(text: str) -> list[str]:
+    """Names separated by commas, each once, "auto" by what it stands for."""
+    names = (name.strip() for name in text.split(","))
+    return list(dict.fromkeys(auto_backend() if name == "auto" else name for name in names if name))
+
+
 def find_backend(name: str | Backend, strict: bool = False, tune: bool = False) -> Backend:
     """The backend of this name, or the one given.  "auto": native if that is usable here, else numpy, which is always there.
 

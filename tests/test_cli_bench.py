@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from irconv.backends import auto_backend
 from irconv.bench import sides
 from irconv.bench.judge import Bounds, Distance, distance
 from irconv.bench.memory import peak_bytes, resident_bytes
@@ -85,7 +86,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def call(*args: str) -> Result:
-    return CliRunner().invoke(main, ("bench", *args, *SHORT))
+    own = () if "--backends" in args else ("--backends", "numpy")
+    return CliRunner().invoke(main, ("bench", *args, *own, *SHORT))
 
 
 def output(*args: str) -> str:
@@ -116,6 +118,10 @@ def test_peers_through_onnx_agree_and_are_timed(folder):
         assert result["difference"] < 1e-5
     assert own["flops"] > 2 * 2 * 2 * 9 * 16  # at least the convolution
     assert data["task"]["model"] == "models.py:net"
+
+
+def test_auto_is_named_by_what_it_stands_for(folder):
+    assert f"irconv {auto_backend()}" in output("models.py:net", "--input", "2x1x4x4", "--backends", "auto")
 
 
 def test_training_is_compared_with_the_twin_beside_the_model(folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from irconv.backends import find_backend
+from irconv.backends import backend_names, find_backend
 from irconv.bench.material import make_material
 from irconv.bench.race import Race, Result, Rules
 from irconv.bench.sides import PEERS, irconv_side
@@ -31,7 +31,7 @@ TWINS = "torch_twins.py"
 @click.argument("model")
 @click.option("--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]|FILE.npy", help="Shapes get random numbers.")
 @click.option("--batch", type=click.IntRange(1), help="Another size for the first axis of all inputs.")
-@click.option("--backends", default="numpy", show_default=True, help="irconv's, separated by commas.")
+@click.option("--backends", default="auto", show_default=True, help="irconv's, separated by commas.")
 @click.option("--against", default="", metavar="NAMES", help=f"Separated by commas: {', '.join(PEERS)}.")
 @click.option("--train", is_flag=True, help="Time training steps (SGD with momentum) instead of forward passes.")
 @click.option("--loss", type=click.Choice(list(LOSSES)), default="cross_entropy", show_default=True)
@@ -84,12 +84,12 @@ def bench(
 
 def our_sides(backends: str) -> list[Peer]:
     """irconv's backends by their names.  Raises BackendError for one that does not exist or cannot be used here."""
-    names = [name.strip() for name in backends.split(",") if name.strip()]
+    names = backend_names(backends)
     if not names:
         raise click.UsageError("--backends names no backend")
     for name in names:
         find_backend(name).target()
-    return [irconv_side(name) for name in dict.fromkeys(names)]
+    return [irconv_side(name) for name in names]
 
 
 def their_sides(against: str) -> list[Peer]:

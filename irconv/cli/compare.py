@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from irconv.backends import find_backend
+from irconv.backends import backend_names, find_backend
 from irconv.bench.task import LOSSES, Task
 from irconv.cli import console
 from irconv.cli.group import Failure
@@ -19,7 +19,7 @@ from irconv.inspect.compare import Difference, compare_backends
 @click.command()
 @click.argument("model")
 @click.option("--input", "inputs", multiple=True, metavar="[NAME=]SHAPE[:TYPE]|FILE.npy", help="Shapes get random numbers.")
-@click.option("--backends", default="numpy", show_default=True, help="Separated by commas.")
+@click.option("--backends", default="auto", show_default=True, help="Separated by commas.")
 @click.option("--train", is_flag=True, help="Compare gradients and new states of a training step (SGD with momentum).")
 @click.option("--backward", is_flag=True, help="Compare gradients by the parameters (or, without any, the inputs).")
 @click.option("--loss", type=click.Choice(list(LOSSES)), default="cross_entropy", show_default=True)
@@ -47,7 +47,7 @@ def compare(
     """
     if backward and train:
         raise click.UsageError("--train contains the backward pass: leave --backward out")
-    names = list(dict.fromkeys(name.strip() for name in backends.split(",") if name.strip()))
+    names = backend_names(backends)
     if not names:
         raise click.UsageError("--backends names no backend")
     for name in names:
