@@ -35,6 +35,10 @@ MODELS = """
 
     def doubled(x):
         return x * 2
+
+    def several(x):
+        y = net.conv(x).relu()
+        return y.sum(), (y.mean(), net.pool(y))
     """
 
 
@@ -99,6 +103,13 @@ def test_numpy_agrees_with_the_reference(folder, more):
     if "--train" in more:
         assert {"d_conv.weight", "d_head.weight"} & names
         assert "new" in names
+
+
+def test_several_results(folder):
+    text = output("models.py:several", "--input", "2x1x4x4", "--backends", "numpy", "--top", "200")
+    assert sum("(result)" in line for line in text.splitlines()) == 3
+    names = [line.split()[0] for line in text.splitlines() if line]
+    assert "y" in names  # what leaves the first kernel, by the name of its variable
 
 
 @pytest.mark.parametrize("more", [(), ("--train",)])
