@@ -145,9 +145,9 @@ class Body:
         part = None if count is None else as_expression(count, INDEX)
         self.add(Store(pointer, as_expression(index, INDEX), value, part))
 
-    def prefetch(self, pointer: Pointer, index: Operand) -> None:
-        """Ask for the cache line of ``pointer[index]``; it need not be an element of it."""
-        self.add(Prefetch(pointer, as_expression(index, INDEX)))
+    def prefetch(self, pointer: Pointer, index: Operand, far: bool = False) -> None:
+        """Ask for the cache line of ``pointer[index]``; it need not be an element of it.  ``far``: it is not read soon."""
+        self.add(Prefetch(pointer, as_expression(index, INDEX), far))
 
     # --- structure ---------------------------------------------------------------------------------------------------
 

@@ -184,8 +184,8 @@ class _Printer:
                 return self.store(statement)
             case TransposeTile():
                 return self.transpose(statement)
-            case Prefetch(pointer, index):
-                return f"__builtin_prefetch({pointer.name} + {self.expression(index)});"
+            case Prefetch(pointer, index, far):
+                return f"__builtin_prefetch({pointer.name} + {self.expression(index)}{', 0, 2' if far else ''});"
         return self.pointers(statement)
 
     def pointers(self, statement: Statement) -> str:

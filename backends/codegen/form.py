@@ -312,10 +312,14 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """Ask for the cache line of ``pointer[index]``, which need not be an element of it."""
+    """Ask for the cache line of ``pointer[index]``, which need not be an element of it.
+
+    far: into the second-level cache only: it is not read soon.
+    """
 
     pointer: Pointer
     index: Expression
+    far: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ Sums run over taps, then channels, in order, with one accumulator for each resul
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from irconv.backends.codegen.access import element_offset
 from irconv.backends.codegen.body import Body
 from irconv.backends.codegen.form import (
     Expression,
@@ -29,6 +31,7 @@ from irconv.backends.codegen.form import (
     compare,
     literal,
     load,
+    select,
     splat,
 )
 from irconv.backends.native.kernels.contraction import Contraction
@@ -43,13 +46,13 @@ UNROLLED = 8
 """Loops of so many steps are written out: there is little work between their ends."""
 
 
-AHEAD = 2048
-"""Elements from the weights in use to those that are fetched: the processor does not look beyond a page by itself."""
+AHEAD = 512
+"""Elements from the weights in use to those that are fetched into the first-level cache."""
 
 NEXT = 128
 """The same for a single pixel: weights are then read as fast as memory gives them, and being asked for early gets in its way.
 
-25088 inputs, 4096 outputs: 19.1 GB/s, a loop that only reads 18.2, and 17.6 with the distance above."""
+25088 inputs, 4096 outputs: 19.1 GB/s, a loop that only reads 18.2, and 17.6 with a distance of 2048."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,20 @@ class _Panel:
     column: Expression
 
 
+@dataclass
+class _Following:
+    """The panel after the one that is worked on, which is fetched into the second-level cache meanwhile.
+
+    Each of a panel's tiles fetches its share, ``step`` elements for each of its rows: the first tile of the next panel would
+    wait for memory otherwise, while the others find it in the cache.  2048 to 512 channels of 7 x 7 pixels, weights not in the
+    cache: 860 us without, 578 with it; 520 where all weights are in the cache.
+    """
+
+    panel: Pointer
+    at: Variable
+    step: Expression
+
+
 class Direct:
     """Writes the function that does the sums."""
 
@@ -89,6 +106,7 @@ class Direct:
         self.array: PointerArray | None = None
         self.tap_weights: Pointer | None = None
         strides = epilogue.strides[epilogue.result]
+        self.following: _Following | None = None
         self.planes: PlaneStore | None = None
         if names.out.dtype is c.dtype and plan.pixels > 1 and is_planar(c, strides):
             self.planes = PlaneStore(self.body, c, plan, names.out, strides, self._index)
@@ -153,6 +171,7 @@ class Direct:
             else:
                 with body.loop("block", first, last) as block:
                     panel = self._panel(block, panels)
+                    self.following = self._following(panel, start, stop) if plan.prefetched else None
                     with body.loop("tile", start, stop, plan.pixels) as tile:
                         self.start = start_of(body, self.axes, tile)
                         filler.fill(tile, stop, self.start)
@@ -168,6 +187,14 @@ class Direct:
     def _panel(self, block: Expression, panels: Pointer) -> _Panel:
         weights = self.body.pointer("panel", panels, block * self._panel_elements)
         return _Panel(block, weights, self.body.let("column", block * self.plan.width))
+
+    def _following(self, panel: _Panel, start: Expression, stop: Expression) -> _Following:
+        """The panel after this one, to be fetched by the tiles from ``start`` to ``stop``; a single one has no time for it."""
+        body, plan = self.body, self.plan
+        tiles = body.let("tiles", (stop - start + (plan.pixels - 1)) // plan.pixels)
+        at = body.variable("following", self._panel_elements)
+        step = body.let("share", (tiles + (plan.width - 1)) // tiles)
+        return _Following(panel.weights, at, body.let("step", select(compare(">", tiles, 1), step, 0)))
 
     def _find_taps(self) -> None:
         """Note where in a panel the taps of this combination of residues lie."""
@@ -206,6 +233,7 @@ class Direct:
         sums = [
             [body.variable(f"sum{p}_{v}", Literal(0.0, self.vector)) for v in range(plan.vectors)] for p in range(pixels)
         ]
+        self._fetch_operands(pixels, tile, panel)
         self._sum(sums, panel.weights)
         if self.pixel_strides is None or not self.epilogue.is_light:
             self._through_memory(sums, tile, stop, panel)
@@ -278,26 +306,27 @@ class Direct:
                 for v in range(plan.vectors)
             ]
             if plan.prefetched and not short:
-                ahead = AHEAD if len(sums) > 1 else NEXT
-                for v in range(plan.vectors):
-                    body.prefetch(weights, channel * plan.width + v * plan.lanes + ahead)
+                self._fetch(weights, channel, AHEAD if len(sums) > 1 else NEXT)
             at = offset + channel * stride
             for row, accumulators in zip(rows, sums, strict=True):
                 value = body.let("value", splat(load(row, at), plan.lanes))
                 for accumulator, part in zip(accumulators, parts, strict=True):
                     body.assign(accumulator, accumulator + value * part)
 
+    def _fetch(self, weights: Pointer, channel: Expression, ahead: int) -> None:
+        """Fetch weights that are needed soon, and some of the next panel."""
+        body, plan = self.body, self.plan
+        for v in range(plan.vectors):
+            body.prefetch(weights, channel * plan.width + v * plan.lanes + ahead)
+        if self.following is not None and ahead == AHEAD:
+            body.prefetch(self.following.panel, self.following.at, far=True)
+            body.assign(self.following.at, self.following.at + self.following.step)
+
     # --- what follows ------------------------------------------------------------------------------------------------
 
     def _from_registers(self, sums: list[list[Variable]], tile: Expression, panel: _Panel) -> None:
         """The epilogue for each accumulator where it is; the tile is whole."""
-        assert self.pixel_strides is not None
-        apart = [g for g in self.c.groups if g.out[0] != self.c.out_column]
-        strides = {
-            i: (*(self.epilogue.strides[i][g.out[0]] for g in apart), step, self.epilogue.strides[i][self.c.out_column])
-            for i, step in self.pixel_strides.items()
-        }
-        lead = [e for g, e in zip(self.c.groups, self.group, strict=True) if g.out[0] != self.c.out_column]
+        strides, lead = self._flat_strides()
         for v in range(self.plan.vectors):
             count = None
             if self.plan.blocks == 1 and (v + 1) * self.plan.lanes > self.c.columns:
@@ -308,6 +337,31 @@ class Direct:
             for p, accumulators in enumerate(sums):
                 index = [*lead, tile + p, column]
                 self.epilogue.write(self.body, accumulators[v], strides, index, len(index) - 1, count, self.names.out)
+
+    def _flat_strides(self) -> tuple[dict[int, tuple[int, ...]], list[Expression]]:
+        """Strides of each value by group, pixel and column, and the group's part of an index for them."""
+        assert self.pixel_strides is not None
+        apart = [g for g in self.c.groups if g.out[0] != self.c.out_column]
+        strides = {
+            i: (*(self.epilogue.strides[i][g.out[0]] for g in apart), step, self.epilogue.strides[i][self.c.out_column])
+            for i, step in self.pixel_strides.items()
+        }
+        return strides, [e for g, e in zip(self.c.groups, self.group, strict=True) if g.out[0] != self.c.out_column]
+
+    def _fetch_operands(self, pixels: int, tile: Expression, panel: _Panel) -> None:
+        """Fetch what the epilogue reads for each result (a residual) while the sum runs: 64 to 256 channels take 0.94 of it.
+
+        The results themselves are written late enough: to fetch them too gains nothing.
+        """
+        if self.pixel_strides is None or not self.epilogue.is_light:
+            return
+        strides, lead = self._flat_strides()
+        for i, pointer in self.epilogue.pointers.items():
+            if self.pixel_strides.get(i, 0) == 0 or strides[i][-1] != 1:
+                continue
+            for p, v in itertools.product(range(pixels), range(self.plan.vectors)):
+                index = [*lead, tile + p, self._column(panel.column + v * self.plan.lanes)]
+                self.body.prefetch(pointer, element_offset(strides[i], index))
 
     def _column(self, column: Expression) -> Expression:
         """A column of the group as one of the result."""
