@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,6 +49,31 @@ class Choice:
         return seconds[self.planned] / seconds[self.chosen] if seconds[self.chosen] else 1.0
 
 
+MISSED: Any = object()
+"""What a plain call gives back when it has not been made."""
+
+PlainCall = Callable[[tuple[Any, ...], Any], Any]
+"""Runs arguments, and ``out=`` or None, that are just as kernels read and write them; else it does nothing and gives MISSED."""
+
+
+class BoundCall(Protocol):
+    """A program with all the arrays that it reads and writes (see :meth:`Executable.bind`)."""
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The arrays that are read."""
+        ...
+
+    @property
+    def results(self) -> Any:
+        """The arrays that are written, in the structure that a call of the program returns."""
+        ...
+
+    def __call__(self) -> Any:
+        """Run on what is in the inputs now, write the results and return them."""
+        ...
+
+
 @runtime_checkable
 class Executable(Protocol):
     """A compiled graph.
@@ -56,10 +81,14 @@ class Executable(Protocol):
     graph:   what is executed.        stages: what each pass left on the way here.
     kernels: in execution order.      memory: the plan, with peak bytes.
     inputs, outputs: (name, type) pairs in order.
+    plain_call: the short way for calls that have nothing special about them, where there is one.
     """
 
     backend: str
     program: Program
+
+    @property
+    def plain_call(self) -> PlainCall | None: ...
 
     @property
     def graph(self) -> Graph: ...
@@ -81,6 +110,16 @@ class Executable(Protocol):
 
     def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
         """Run on arrays given by position or name; ``out`` receives the results, else they are allocated."""
+        ...
+
+    def bind(self, *args: Any, out: Any = None, **named: Any) -> BoundCall:
+        """A call with all its arrays, which are looked at once: calling it then takes next to no time beside the kernels.
+
+        Every call reads the inputs as they are by then, and the model's states too, and writes the same results: ``out``, or
+        arrays made here.  Inputs must be arrays that kernels can read where they are; ShapeError or DTypeError if not.
+        It has memory of its own.  Calls of it from several threads take turns and write the same arrays: give each thread
+        a bound call of its own.
+        """
         ...
 
     def profile(self, *args: Any, repeat: int = 5, **named: Any) -> Sequence[ProfileRow]:

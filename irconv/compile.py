@@ -19,8 +19,8 @@ import numpy as np
 
 from irconv import structure
 from irconv.backends import find_backend
-from irconv.backends.base import Backend, Executable
-from irconv.errors import AttributeValueError, ModelError, ShapeError
+from irconv.backends.base import MISSED, Backend, BoundCall, Executable, PlainCall
+from irconv.errors import AttributeValueError, DTypeError, ModelError, ShapeError
 from irconv.frontends import onnx
 from irconv.graph import Graph
 from irconv.kernel import Program
@@ -38,6 +38,7 @@ from irconv.passes.plan_memory import plan_memory
 from irconv.passes.recompute import Recompute
 from irconv.passes.schedule import schedule
 from irconv.passes.simplify import Simplify
+from irconv.passes.transposed_products import TransposedProducts
 from irconv.target import Target
 from irconv.text import load
 from irconv.tracing import DeclaresInputs, arranged, leaf_type, trace
@@ -61,6 +62,7 @@ TRAINING: tuple[Pass, ...] = (
     Simplify(differentiated=True),
     FoldConstants(),
     CommonSubexpressions(),
+    TransposedProducts(),
     Simplify(differentiated=True),
     LinearSums(),
     DeadCode(),
@@ -153,6 +155,7 @@ class Compiled:
         self._plain: dict[Any, tuple[Any, Executable]] = {}  # calls with arrays alone -> key and code, in a fraction of the time
         self._lock = threading.Lock()
         self.executable: Executable | None = None
+        self._latest: tuple[PlainCall, Any] | None = None  # of that executable, where the call was plain; and the setting then
 
     def specialise(self, /, *args: Any, **kwargs: Any) -> Executable:
         """The executable for these arguments (specs or arrays), compiled now if it is not known."""
@@ -171,11 +174,17 @@ class Compiled:
             else:
                 self._known.move_to_end(key)
             self.executable = found
+            self._latest = None
         return found
 
     def __call__(self, /, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        latest = self._latest
+        if latest is not None and not kwargs and (self._setting is None or self._setting() == latest[1]):
+            results = latest[0](args, out)
+            if results is not MISSED:
+                return results
         if self._declares:
-            args, kwargs = arranged(self._program, args, kwargs)
+            args, kwargs = arranged(self._program, args, kwargs)  # arrays of the latest types would stay as they are
         plain = None if kwargs else _plain_key(args)
         if plain is None:
             return self._executable(args, kwargs)(*_arrays(args, kwargs), out=out)
@@ -183,21 +192,43 @@ class Compiled:
 
     def _plain_executable(self, plain: Any, args: tuple[Any, ...]) -> Executable:
         """The executable for NumPy arrays that are not nested: the same as :meth:`_executable` finds."""
-        if self._setting is not None:
-            plain = (plain, self._setting())
+        setting = None if self._setting is None else self._setting()
+        plain = (plain, setting)
         with self._lock:
             known = self._plain.get(plain)
             if known is not None:
                 if known[1] is not self.executable:
                     self._known.move_to_end(known[0])
                     self.executable = known[1]
+                quick = known[1].plain_call
+                self._latest = None if quick is None else (quick, setting)
                 return known[1]
         found = self._executable(args, {})
-        key = (_key(args, {}), None if self._setting is None else plain[1])
+        key = (_key(args, {}), setting)
         with self._lock:
             if self._known.get(key) is found:
                 self._plain[plain] = (key, found)
         return found
+
+    def bind(self, /, *args: Any, out: Any = None, **kwargs: Any) -> BoundCall:
+        """A call with all its arrays: ``call = exe.bind(x, out=y)``, then ``call()`` reads ``x`` as it is now and writes ``y``.
+
+        Arrays are checked here, once, and ``call()`` takes next to no time beside the kernels.  It returns the results, always
+        in the same arrays: ``out``, or new ones if that is None.  Changes of the model's parameters are seen; static arguments,
+        and arrays that shapes depend on, stay what they are here.  The call has working memory of its own.
+        Calls of it from several threads take turns; give each thread a bound call of its own, for its own results.
+        Raises ShapeError or DTypeError for arrays that cannot be read or written where they are.
+        """
+        given = {id(leaf) for _, leaf in structure.leaves((args, kwargs))}
+        args, kwargs = arranged(self._program, args, kwargs)
+        arrays = _arrays(args, kwargs)
+        call = self._executable(args, kwargs).bind(*arrays, out=out)
+        if not given.issuperset(map(id, arrays)):
+            raise DTypeError(
+                "an input is converted before it is read, so that changes of it would not be seen",
+                hint="bind arrays of the types that the program computes with",
+            )
+        return call
 
     def _made(self) -> Executable:
         if self.executable is None:

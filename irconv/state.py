@@ -8,7 +8,7 @@ rebuild it.  The array object behind a variable never changes, only its contents
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +16,26 @@ import numpy as np
 
 from irconv.errors import StateError
 from irconv.types import TensorType, type_of
+
+
+class LatestWrite:
+    """Tells whether any variable was written since one looked last: ``token`` is then another object than it was.
+
+    Versions say which; to look at the versions of all weights of a large model takes longer than a small one's call.
+    """
+
+    __slots__ = ("token",)
+
+    def __init__(self) -> None:
+        self.token = object()
+
+    def note(self) -> None:
+        """Say that a variable has been written, after its version has grown."""
+        self.token = object()  # not a count: two threads that add to one at once may leave it where somebody has seen it
+
+
+LATEST_WRITE = LatestWrite()
+"""Of all variables of the process."""
 
 
 class Variable:
@@ -49,11 +69,17 @@ class Variable:
             raise StateError(f"a variable of type {self.type} cannot take an array of dtype {value.dtype}")
         with self.lock:
             self.array[...] = value
-            self.version += 1
+            self.touch()
 
     def touch(self) -> None:
         """Say that the array was written in place."""
         self.version += 1
+        LATEST_WRITE.note()
+
+    @property
+    def notes_writes(self) -> bool:
+        """Whether :data:`LATEST_WRITE` hears of every change of the version."""
+        return True
 
     @property
     def stale(self) -> bool:
@@ -66,6 +92,13 @@ class Variable:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.type}, version {self.version})"
+
+
+def touch_all(variables: Iterable[Variable]) -> None:
+    """Say that the arrays of several variables were written in place."""
+    for variable in variables:
+        variable.version += 1
+    LATEST_WRITE.note()
 
 
 class DerivedVariable(Variable):
@@ -86,6 +119,10 @@ class DerivedVariable(Variable):
         super().__init__(np.array(contents))  # the contents may be a view of a source
 
     @property
+    def notes_writes(self) -> bool:
+        return all(source.notes_writes for source in self.sources)
+
+    @property
     def stale(self) -> bool:
         """Whether a source was written since the contents were computed."""
         return self.versions != tuple(source.version for source in self.sources) or any(s.stale for s in self.sources)
@@ -99,7 +136,7 @@ class DerivedVariable(Variable):
         with self.lock:
             self.versions, contents = self._compute()
             self.array[...] = contents
-            self.version += 1
+            self.touch()
         return True
 
     def _compute(self) -> tuple[tuple[int, ...], np.ndarray]:

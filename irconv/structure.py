@@ -6,7 +6,8 @@ A path is the dotted sequence of indices and keys: ``batch.images.0``.  From the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from irconv.errors import TraceError
@@ -60,6 +61,18 @@ def build(pairs: Iterable[tuple[str, Any]]) -> Any:
     if all(key.isdecimal() for key in built):
         return tuple(built.values())
     return built
+
+
+def builder(paths: Sequence[str]) -> Callable[[Sequence[Any]], Any]:
+    """:func:`build` for values that always come under the same paths: it looks at those once."""
+    names = tuple(paths)
+    if names == ("",):
+        return itemgetter(0)
+    if any(not name or "." in name for name in names):
+        return lambda values: build(zip(names, values, strict=True))
+    if all(name.isdecimal() for name in names):
+        return tuple
+    return lambda values: dict(zip(names, values, strict=True))
 
 
 def _join(path: str, key: str) -> str:

@@ -341,7 +341,10 @@ class DeclaresInputs(ABC):
 
     @abstractmethod
     def arrange(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """Arguments in the order of the inputs, those that shapes depend on as :class:`Fixed`."""
+        """Arguments in the order of the inputs, those that shapes depend on as :class:`Fixed`.
+
+        Given in that order and in the types that they have afterwards, they are left as they are.
+        """
 
 
 def arranged(program: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

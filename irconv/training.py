@@ -169,7 +169,7 @@ def compile_step(
     modules = list(model.modules()) if hasattr(model, "modules") else []
 
     def setting() -> Any:
-        return tuple(p.requires_grad for p in optimizer.parameters), tuple(m.own_training for m in modules)
+        return tuple([p.requires_grad for p in optimizer.parameters]), tuple([m.own_training for m in modules])
 
     step = Compiled(make, _Batch(model) if isinstance(model, DeclaresInputs) else None, setting)
     if specs:

@@ -34,7 +34,7 @@ def test_locks_are_shared_by_what_is_bound_together():
 
 def test_a_waiting_writer_goes_first():
     lock = ReadWriteLock()
-    lock.acquire_read()
+    lock.acquire_read("first")
     seen = []
 
     def write():
@@ -43,18 +43,18 @@ def test_a_waiting_writer_goes_first():
         lock.release_write()
 
     def read():
-        lock.acquire_read()
+        lock.acquire_read("second")
         seen.append("read")
-        lock.release_read()
+        lock.release_read("second")
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
     wait_until(lambda: lock._waiting_writers)
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    wait_until(lambda: lock._waiting_readers)
+    wait_until(lambda: lock._waiting)
     assert seen == []
-    lock.release_read()
+    lock.release_read("first")
     writer.join(10)
     reader.join(10)
     assert seen == ["write", "read"]
@@ -78,7 +78,7 @@ def test_readers_that_wait_go_before_the_next_writer(first):
     for kind in ("read", "write") if first == "read" else ("write", "read"):
         threads.append(threading.Thread(target=read if kind == "read" else write, daemon=True))
         threads[-1].start()
-        wait_until(lambda: lock._waiting_readers + lock._waiting_writers == len(threads))
+        wait_until(lambda: len(lock._waiting) + lock._waiting_writers == len(threads))
     lock.release_write()
     for thread in threads:
         thread.join(10)
@@ -108,8 +108,10 @@ def test_readers_and_writers_exclude_each_other():
         thread.join(30)
     assert not errors
     assert variable.array[0] == 400
-    assert not lock._readers
+    assert not lock._inside
+    assert not lock._waiting
     assert not lock._writing
+    assert not lock._closed
 
 
 def test_a_reader_that_is_interrupted_leaves_no_trace(monkeypatch):
@@ -121,15 +123,39 @@ def test_a_reader_that_is_interrupted_leaves_no_trace(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(lock._changed, "wait", interrupted)
-        for acquire in (lock.acquire_read, lock.acquire_write):
-            try:
-                acquire()
-            except KeyboardInterrupt:
-                pass
-            else:
-                raise AssertionError("it should have waited")
+        for with_lock in (reading([lock]), writing([lock])):
+            with pytest.raises(KeyboardInterrupt):
+                with_lock.__enter__()
     lock.release_write()
+    assert not lock._inside
+    assert not lock._waiting
+    assert not lock._closed
     with writing([lock]):
         pass
     with reading([lock]):
+        pass
+
+
+def test_a_reader_that_is_interrupted_once_it_was_let_in_leaves_no_trace(monkeypatch):
+    lock = ReadWriteLock()
+    lock.acquire_write()
+
+    def let_in_and_interrupted():
+        lock._writing = False
+        lock._let_readers_in()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock._changed, "wait", let_in_and_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reading([lock]).__enter__()
+    assert not lock._inside
+    with writing([lock]):
+        pass
+
+
+def test_a_reader_may_be_let_out_before_it_was_let_in():
+    lock = ReadWriteLock()
+    lock.release_read("nobody")
+    with writing([lock]):
         pass

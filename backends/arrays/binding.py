@@ -198,6 +198,26 @@ class Binder:
         if not Binder.usable(self, array) or not getattr(array.flags, "writeable", True):
             raise ShapeError(f"{what} must be writable, aligned and C-contiguous", hint="np.empty makes such arrays")
 
+    # --- bound calls -------------------------------------------------------------------------------------------------
+
+    def check_bound(self, slot: int, value: Any) -> None:
+        """Raise DTypeError or ShapeError unless kernels can read the input where it is, at every call again."""
+        type_, name = self.types[slot], self.name_of[slot]
+        if not self.is_array(value):
+            raise DTypeError(
+                f"input {name!r} is {type_}, got {type(value).__name__}", hint="bind an array of the backend's own kind"
+            )
+        array = self.checked(name, value, type_)
+        if array.shape != type_.shape:
+            raise ShapeError(f"input {name!r} is {type_}, got an array of shape {list(array.shape)}")
+        if not Binder.usable(self, array):
+            raise ShapeError(
+                f"input {name!r} must be aligned, C-contiguous and in the machine's byte order to be bound",
+                hint="bind a copy: np.require(array, array.dtype.newbyteorder('='), ['C', 'A'])",
+            )
+        if self._written and self.usable(array) and self._meets(self._written, array):
+            raise ShapeError(f"input {name!r} is an array that the program writes", hint="bind a copy")
+
     # --- overlap -----------------------------------------------------------------------------------------------------
 
     def bounds(self, array: Array) -> tuple[int, int]:
@@ -220,6 +240,22 @@ class Binder:
         """Whether the array overlaps one of the spans, which are sorted and apart from each other."""
         if not array.size:
             return False
-        low, high = self.bounds(array)
-        at = bisect.bisect_left(spans, (high, 0)) - 1
-        return at >= 0 and spans[at][1] > low
+        return _meets(spans, *self.bounds(array))
+
+    @property
+    def has_written(self) -> bool:
+        """Whether a call writes states."""
+        return bool(self._written)
+
+    def is_written(self, low: int, high: int) -> bool:
+        """Whether the memory from ``low`` to ``high`` overlaps a state that a call writes."""
+        return _meets(self._written, low, high)
+
+    def is_owned(self, low: int, high: int) -> bool:
+        """Whether the memory from ``low`` to ``high`` overlaps a state."""
+        return _meets(self._owned, low, high)
+
+
+def _meets(spans: list[tuple[int, int]], low: int, high: int) -> bool:
+    at = bisect.bisect_left(spans, (high, 0)) - 1
+    return at >= 0 and spans[at][1] > low

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from irconv.backends.arrays.binding import Binder
+from irconv.backends.arrays.bound import BoundCall
 from irconv.backends.arrays.lower import Lowering
 from irconv.backends.arrays.steps import Context, lay_out, show
-from irconv.backends.base import ProfileRow
+from irconv.backends.base import PlainCall, ProfileRow
 from irconv.errors import IrconvError, NumericsError, StateError
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel, MemoryPlan, Program, kernel_bytes, kernel_flops
-from irconv.locks import locks_of, reading, writing
-from irconv.state import DerivedVariable, Variable
+from irconv.locks import in_order, locks_of, reading, writing
+from irconv.state import DerivedVariable, Variable, touch_all
 from irconv.structure import build
 from irconv.types import TensorType, type_of
 
@@ -46,7 +47,7 @@ class ArrayExecutable:
         graph = program.graph
         self._binder = binder or Binder(graph, self.xp)
         self._variables = {state: self._variable(graph[state]) for state in graph.states}
-        self._written = tuple({id(v): v for v in (self._variables[s] for s in graph.updates)}.values())
+        self._written = in_order(self._variables[state] for state in graph.updates)
         self._derived = [v for v in self._variables.values() if isinstance(v, DerivedVariable)]
         self._locks = locks_of(self._variables.values())
         guards = {value: self._guard(graph[value]) for value in program.schedule.guards}
@@ -55,7 +56,7 @@ class ArrayExecutable:
         self._fixed |= {state: self.state_array(variable) for state, variable in self._variables.items()}
         owned = {state: self._fixed[state] for state in graph.states}
         self._binder.protect(list(owned.values()), [owned[state] for state in graph.updates])
-        self._idle: deque[Context] = deque()
+        self._idle: deque[Any] = deque()
 
     # --- what people read ------------------------------------------------------------------------------------------
 
@@ -112,6 +113,24 @@ class ArrayExecutable:
             self._give(context)
         return results
 
+    @property
+    def plain_call(self) -> PlainCall | None:
+        return None
+
+    def bind(self, *args: Any, out: Any = None, **named: Any) -> BoundCall:
+        """A call with all its arrays (see :meth:`irconv.backends.base.Executable.bind`)."""
+        inputs, results = self._bound_arrays(args, out, named)
+        return BoundCall(self, inputs, results)
+
+    def _bound_arrays(self, args: Sequence[Any], out: Any, named: Mapping[str, Any]) -> tuple[list[Any], list[tuple[str, Array]]]:
+        """The inputs of a bound call in order, and its results by path."""
+        given = self._binder.arrange(args, named)
+        arrays: list[Any] = [None] * self._layout.slots
+        for slot, value in zip(self.graph.inputs, given, strict=True):
+            self._binder.check_bound(slot, value)
+            arrays[slot] = value
+        return given, self._binder.fresh(given, arrays) if out is None else self._binder.caller_outputs(out, arrays)
+
     def profile(self, *args: Any, repeat: int = 5, **named: Any) -> list[ProfileRow]:
         """Run ``repeat`` times and give the best time of each kernel, in execution order; states are left as they were."""
         given = self._binder.arrange(args, named)
@@ -153,8 +172,8 @@ class ArrayExecutable:
         with writing(self._locks):
             self.refresh()
 
-    def _take(self) -> Context:
-        """A context that nobody uses, or a new one."""
+    def _take(self) -> Any:
+        """A :class:`Context` (of the kind that this executable makes) that nobody uses, or a new one."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -164,8 +183,7 @@ class ArrayExecutable:
         return Context(self._layout, self._fixed, self.allocate_arena(self.memory.arena_bytes))
 
     def _give(self, context: Context) -> None:
-        for slot in self._layout.called:
-            context.arrays[slot] = None  # keeps nobody's arrays alive
+        context.forget()
         self._idle.append(context)
 
     def _bind(self, context: Context, given: Sequence[Any], out: Any) -> list[tuple[str, Array]]:
@@ -190,8 +208,7 @@ class ArrayExecutable:
         except IrconvError as error:
             raise self._placed(error, step.kernel if step else None) from None
         finally:
-            for variable in self._written:
-                variable.touch()
+            touch_all(self._written)
         self.write_back()
 
     def _time(self, context: Context, best: dict[str, float]) -> None:

@@ -99,6 +99,11 @@ class Context:
         show(self.arrays, layout.views)
         self.steps = [self._bind(step) for step in layout.steps]
 
+    def forget(self) -> None:
+        """Keep nobody's arrays alive."""
+        for slot in self.layout.called:
+            self.arrays[slot] = None
+
     def _bind(self, step: Step) -> tuple[Callable[..., object], tuple[Array, ...] | None, Callable[[list[Any]], Any], Step]:
         late = any(slot in self.layout.called for slot in step.slots)
         first = step.slots[0]

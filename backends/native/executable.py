@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -11,18 +12,23 @@ from typing import Any
 import numpy as np
 
 from irconv.backends.arrays.base import Array
+from irconv.backends.arrays.bound import BoundCall
 from irconv.backends.arrays.executable import ArrayExecutable
-from irconv.backends.arrays.steps import Context, Step, carve
-from irconv.backends.base import Choice
+from irconv.backends.arrays.steps import Context, Step, carve, show
+from irconv.backends.base import MISSED, Choice, PlainCall
+from irconv.backends.native.addresses import called_slots
 from irconv.backends.native.base import NativeKernel
+from irconv.backends.native.bound import NativeBoundCall
 from irconv.backends.native.describe import headed
 from irconv.backends.native.lowering import NativeLowering
+from irconv.backends.native.plain_arguments import PlainArguments
 from irconv.backends.native.prepared import Preparation, shared
 from irconv.backends.native.runtime import Pool, address_of
 from irconv.backends.native.segments import Kept, NativeContext, contiguous, plan_segments
 from irconv.errors import BackendError, IrconvError
 from irconv.graph import Node
 from irconv.kernel import Program
+from irconv.state import LATEST_WRITE, touch_all
 
 
 class NativeExecutable(ArrayExecutable):
@@ -48,6 +54,11 @@ class NativeExecutable(ArrayExecutable):
         self._layout = replace(
             self._layout, places=tuple(place for place in self._layout.places if place[0] not in kept_slots)
         )
+        self._called = called_slots(graph, self._layout)
+        self._seen_write: object = None  # the latest one when nothing was stale
+        self._hears_of_writes = all(variable.notes_writes for variable in self._variables.values())
+        is_plain = len(self._plan.segments) == 1 and not self._plan.mixed and PlainArguments.suit(graph)
+        self._arguments = PlainArguments(graph, self._binder) if is_plain else None
         made = {kernel.name: lowering.lower(graph, kernel) for kernel in self.kernels}
         self._checks = {
             name: code.check for name, code in made.items() if isinstance(code, NativeKernel) and code.check is not None
@@ -106,7 +117,97 @@ class NativeExecutable(ArrayExecutable):
     # --- running -----------------------------------------------------------------------------------------------------
 
     def _new_context(self) -> Context:
-        return NativeContext(self._layout, self._fixed, self.allocate_arena(self.memory.arena_bytes), self._plan)
+        arena = self.allocate_arena(self.memory.arena_bytes)
+        return NativeContext(self._layout, self._fixed, arena, self._plan, self._called, self._pool)
+
+    def __call__(self, *args: Any, out: Any = None, **named: Any) -> Any:
+        if self._arguments is not None and not named:
+            results = self._call_plain(args, out)
+            if results is not MISSED:
+                return results
+        return super().__call__(*args, out=out, **named)
+
+    @property
+    def plain_call(self) -> PlainCall | None:
+        return None if self._arguments is None else self._call_plain
+
+    def _call_plain(self, args: tuple[Any, ...], out: Any) -> Any:
+        """Run plain arguments; MISSED, and nothing done, if they are not or something is stale."""
+        arguments = self._arguments
+        assert arguments is not None
+        addresses = arguments.inputs(args)
+        if addresses is None:
+            return MISSED
+        results = arguments.fresh(addresses) if out is None else arguments.given(out, addresses)
+        if results is None:
+            return MISSED
+        context = self._take()
+        try:
+            context.point(addresses)
+            failed = self._run_row(context)
+            if failed > 0:
+                self._explain(context, args, results, failed)
+        finally:
+            self._idle.append(context)
+        return arguments.build(results) if failed == 0 else MISSED
+
+    def bind(self, *args: Any, out: Any = None, **named: Any) -> BoundCall:
+        if self._arguments is None:
+            return super().bind(*args, out=out, **named)
+        inputs, results = self._bound_arrays(args, out, named)
+        context = self._take()
+        context.point([address_of(array) for array in (*inputs, *(array for _, array in results))])
+        return NativeBoundCall(self._run_bound, context, inputs, results)
+
+    def _run_bound(self, context: NativeContext, inputs: Sequence[Array], results: Sequence[Array]) -> None:
+        while (failed := self._run_row(context)) < 0:
+            self._prepare()
+        if failed:
+            self._explain(context, inputs, results, failed)
+
+    def _run_row(self, context: NativeContext) -> int:
+        """Run a context's only row, while nobody writes what is read: 0, or 1 + the position of the check that failed.
+
+        -1, and nothing done, if something is stale.
+        """
+        if self._written:
+            return self._run_row_alone(context)
+        try:
+            for lock in self._locks:
+                lock.acquire_read(context)
+            if LATEST_WRITE.token is not self._seen_write and self._sees_stale():
+                return -1
+            return self._pool.run_row(context.row)
+        finally:
+            for lock in self._locks:
+                lock.release_read(context)
+
+    def _run_row_alone(self, context: NativeContext) -> int:
+        with self._exclusion():
+            if self.is_stale():
+                return -1
+            try:
+                return self._pool.run_row(context.row)
+            finally:
+                touch_all(self._written)
+
+    def _sees_stale(self) -> bool:
+        latest = LATEST_WRITE.token
+        if self.is_stale():
+            return True
+        if self._hears_of_writes:
+            self._seen_write = latest
+        return False
+
+    def _explain(self, context: NativeContext, inputs: Sequence[Array], results: Sequence[Array], failed: int) -> None:
+        """Raise what the check that failed has to say."""
+        try:
+            for slot, array in zip(self._called.roots, (*inputs, *results), strict=True):
+                context.arrays[slot] = array
+            show(context.arrays, self._layout.call_views)
+            self._refuse(context, self._plan.sources[failed - 1])
+        finally:
+            context.forget()
 
     def _run(self, context: Context) -> None:
         assert isinstance(context, NativeContext)
@@ -118,8 +219,7 @@ class NativeExecutable(ArrayExecutable):
             else:
                 self._advance(context)
         finally:
-            for variable in self._written:
-                variable.touch()
+            touch_all(self._written)
 
     def _advance(self, context: NativeContext) -> None:
         run = self._pool.run

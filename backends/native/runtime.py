@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,12 +85,16 @@ class Table:
 
 
 class Pool:
-    """Threads that run tables."""
+    """Threads that run tables.
+
+    run_row: as :meth:`run`, for the address of a :meth:`row`.
+    """
 
     def __init__(self, threads: int):
         code = _code()
         self.threads = threads
         self._run, self._timed = code.irconv_run, code.irconv_run_timed
+        self.run_row: Callable[[int], int] = code.irconv_run_row
         self._handle = code.irconv_pool(threads, SPIN if threads <= _cores() else 0)
         if not self._handle:
             raise BackendError(f"there is no memory for a pool of {threads} threads")
@@ -98,6 +102,10 @@ class Pool:
     def run(self, address: int, count: int) -> int:
         """Run steps; 0, or 1 + the number of the check that failed."""
         return self._run(self._handle, address, count)
+
+    def row(self, address: int, count: int) -> ctypes.Array[ctypes.c_int64]:
+        """Steps as :attr:`run_row` takes them; to be kept as long as it may be called."""
+        return (ctypes.c_int64 * 3)(self._handle, address, count)
 
     def run_timed(self, address: int, count: int) -> tuple[int, np.ndarray]:
         """The same, and the seconds that each step took."""
@@ -116,6 +124,7 @@ def _code() -> ctypes.CDLL:
     integer, pointer = ctypes.c_int64, ctypes.c_void_p
     code.irconv_pool.argtypes, code.irconv_pool.restype = [integer, integer], pointer
     code.irconv_run.argtypes, code.irconv_run.restype = [pointer, pointer, integer], integer
+    code.irconv_run_row.argtypes, code.irconv_run_row.restype = [pointer], integer
     code.irconv_run_timed.argtypes, code.irconv_run_timed.restype = [pointer, pointer, integer, pointer], integer
     return code
 

@@ -33,6 +33,10 @@ class TorchVariable(Variable):
     def version(self, value: int) -> None:
         self._writes = value - int(self.tensor._version)
 
+    @property
+    def notes_writes(self) -> bool:
+        return False  # PyTorch tells nobody when it writes
+
 
 def shared_variable(tensor: torch.Tensor, name: str) -> TorchVariable:
     """A variable over a tensor's memory.
