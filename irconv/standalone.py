@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irconv.backends.base import Executable
-from irconv.backends.codegen.machine import find_machine
+from irconv.backends.codegen.machine import find_machine, this_machine
 from irconv.backends.native.backend import native_target
+from irconv.backends.native.runtime import Pool
+from irconv.backends.native.runtime import threads as available_threads
 from irconv.backends.native.standalone.blueprint import Blueprint
 from irconv.backends.native.standalone.names import identifier
 from irconv.backends.native.standalone.planning import StandaloneLowering, make_blueprint
 from irconv.backends.native.standalone.writer import compile_files, write
+from irconv.backends.native.tuning import Tuner
 from irconv.compile import Compiled, plan, storage_passes
 from irconv.errors import AttributeValueError, BackendError, ModelError
 from irconv.passes.base import Pipeline, Stage
@@ -65,6 +68,7 @@ def build_library(
     embed: bool = False,
     precision: str = "fast",
     compile: bool = True,
+    tune: bool = False,
 ) -> Library:
     """Write a program, as compiled for its last inputs, to ``directory`` as C; weights have the values they have now.
 
@@ -75,13 +79,15 @@ def build_library(
     embed:     put the weights into the library, too; else they are read from ``name.safetensors``.
     precision: "fast", or "strict" for algorithms with plain rounding only.
     compile:   whether to make the libraries and the program here; if not, ``make`` in the folder does.
+    tune:      measure several ways to compute each convolution and matrix product and take the fastest, as
+               :func:`irconv.compile` does; only for the machine that this is.
 
-    Raises BackendError where a part of the program has no C code (with the ops and lines), or the compiler is missing, for
-    other processors, or fails; ModelError where the folder cannot be written.
+    Raises BackendError where a part of the program has no C code (with the ops and lines), where another machine is to be tuned
+    for, or the compiler is missing, for other processors, or fails; ModelError where the folder cannot be written.
     """
     if threads < 1:
         raise AttributeValueError(f"threads must be 1 or more, got {threads}")
-    blueprint = standalone_blueprint(program, name, machine, threads, precision)
+    blueprint = standalone_blueprint(program, name, machine, threads, precision, tune=tune)
     files = write(blueprint, Path(directory), embed)
     built = compile_files(blueprint, files) if compile else ()
     return Library(
@@ -96,11 +102,13 @@ def standalone_blueprint(
     threads: int = THREADS,
     precision: str = "fast",
     apart: bool = False,
+    tune: bool = False,
 ) -> Blueprint:
     """The program planned for a machine (see :func:`build_library`).  ``apart``: every value in memory of its own."""
     executable = _executable(program)
     planned = executable.program
-    lowering = StandaloneLowering(find_machine(machine), threads, None, precision == "strict")
+    tuner = _tuner(machine, threads) if tune else None
+    lowering = StandaloneLowering(find_machine(machine), threads, None, precision == "strict", tuner)
     target = native_target(lowering)
     before = [stage for stage in planned.stages if stage.name not in STORAGE]
     first = before[-1] if before else Stage("trace", planned.graph, 0.0, True)
@@ -109,6 +117,17 @@ def standalone_blueprint(
     stages = [first, *Pipeline(storage_passes(target)).run(first.graph)]
     chosen = identifier(name or planned.graph.name.removesuffix("_step"), "network")
     return make_blueprint(plan(stages, target, guards), lowering, chosen, apart)
+
+
+def _tuner(machine: str, threads: int) -> Tuner:
+    """What measures for a library.  Raises BackendError where it is for another machine than this one."""
+    here = this_machine().name
+    if machine not in ("native", here):
+        raise BackendError(
+            f"tuning measures on this machine, which is {here}, and the library is for {machine} processors",
+            hint=f"name this machine (machine='native' or '{here}'; --machine on the command line), or leave tuning out",
+        )
+    return Tuner(Pool(min(threads, available_threads())))
 
 
 def _executable(program: Compiled | Step | Executable) -> Executable:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from irconv.batches import has_no_batch
 from irconv.builder import Builder, GraphValue
 from irconv.errors import GradientError, IrconvError
 from irconv.graph import Graph, Node
@@ -136,7 +137,8 @@ class _Reverse:
 
     def _accumulate(self, operand: int, part: Value) -> None:
         # a rule may leave the gradient of a broadcast operand in the result's shape
-        part = sum_to_shape(part, self.graph[operand].type.shape)
+        lead = 1 if has_no_batch(self.graph, self.graph[operand]) else 0  # as in any other batch
+        part = sum_to_shape(part, self.graph[operand].type.shape, lead)
         before = self.adjoints.get(operand)
         total = part if before is None else add(before, part)
         assert isinstance(total, GraphValue)

@@ -6,13 +6,22 @@ result shape are merged along their edges, the most bytes first:
 
 - ``elementwise``: ops with one result shape; operands may broadcast; any number of results.
 - ``conv_epilogue``, ``conv_transpose_epilogue``, ``matmul_epilogue``: a contraction and the elementwise work on its result.
+- ``conv_prologue``, ``conv_transpose_prologue``, ``matmul_prologue``: the same with the elementwise work ahead of it.
+- ``pool_prologue``: a pool, alone or with its indices, and the elementwise work that only it reads.
 - ``elementwise_reduce``: a reduction and the elementwise work that only it reads.
+- ``conv_pool``: a convolution, the elementwise work on its result and the pool that reads it, of windows side by side.
 - ``pool_indices``: max_pool with its argmax_pool;  ``mean_variance``: both moments of one value over the same axes.
 - ``reductions``: several reductions of the same values over the same axes, and elementwise values stored on the way.
+- ``conv_statistics``: a convolution, the elementwise work on its result, and mean and variance of the channels of that.
+- ``fused_layers``: a depthwise convolution with the pointwise ones before and behind it, a band of rows at a time.
+- ``conv_transpose_sums``: an input gradient, the elementwise work on it, and sums of that over all but the channels.
 - ``row_softmax``: softmax and its kin, row by row.
 - ``conv_weight_gradient``: im2col and the product that reads it, so that the columns are never stored whole.
 
 Only kinds that the target names are formed.  For every edge that still crosses kernels the reason is kept.
+
+What no edge joins is not merged.  All updates of a training step as one kernel, its tasks spread over the parameters, took 1.00
+to 1.04 times as long (LeNet, batch 8 and 64, two threads): a small kernel by itself starts in less than 0.1 us.
 """
 
 from __future__ import annotations
@@ -22,6 +31,9 @@ from dataclasses import dataclass
 
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel, make_kernel
+from irconv.passes.conv_pools import conv_pools
+from irconv.passes.fused_layers import fused_layers
+from irconv.passes.gradient_sums import conv_transpose_sums
 from irconv.passes.patterns import (
     Group,
     Search,
@@ -33,17 +45,25 @@ from irconv.passes.patterns import (
     pool_indices,
     reduced_elementwise,
 )
+from irconv.passes.prologues import pool_prologues, prologues, why_apart
 from irconv.passes.quotient import Quotient
 from irconv.passes.row_reductions import row_reductions
 from irconv.passes.sibling_reductions import reductions
+from irconv.passes.statistics import conv_statistics
 from irconv.strides import value_strides
 from irconv.target import Target
 
 PATTERNS: tuple[Callable[[Search], Iterator[Group]], ...] = (
     row_reductions,
+    conv_pools,
+    pool_prologues,
     pool_indices,
+    conv_statistics,
     mean_variance,
     conv_weight_gradients,
+    fused_layers,
+    prologues,
+    conv_transpose_sums,
     epilogues,
     reductions,
     reduced_elementwise,
@@ -164,6 +184,10 @@ class _Fuser:
         operand, user = self.graph[operand_id], self.graph[user_id]
         if before.is_view or after.is_view:
             return "a view has no code of its own: the buffer is shared, nothing is written"
+        if f"{user.op.name}_prologue" in self.target.kinds and before.kind in ("elementwise", operand.op.name):
+            reason = why_apart(self.uses, operand, user, after)
+            if reason is not None:
+                return reason
         if not is_elementwise(user):
             return f"no rule takes what {user.op.name} ({user.op.fusion.value}) reads into its kernel"
         if operand.type.layout != user.type.layout:

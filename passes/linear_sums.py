@@ -7,6 +7,9 @@ whole value becomes arithmetic on one number per channel.
     sum(-x) = -sum(x),  sum(x + y) = sum(x) + sum(y),  sum(x s) = s sum(x)  for s constant along the summed axes,
     sum(x - mean(x)) = 0  over the same axes
 
+What a max pool sends back keeps its sum, wherever it goes to: sum(window_scatter(d, t)) over all places = sum(d).  All taps of
+windows without padding are inside.
+
 Likewise a number that multiplies a whole value moves to a smaller factor:  (x c) s = x (s c).
 
 This changes rounding, so it is not done for a strict precision.
@@ -21,7 +24,7 @@ from typing import ClassVar
 from irconv.graph import Graph, Node
 from irconv.op import Value
 from irconv.ops.elementwise import add, multiply, negative
-from irconv.ops.reduce import reduced_shape
+from irconv.ops.reduce import reduce_sum, reduced_shape
 from irconv.ops.shape import reshape
 from irconv.passes.base import Note, Pass, register_pass
 from irconv.passes.rewrite import Match, Rewriter, Rule, any_operands, apply_rules
@@ -143,7 +146,25 @@ def _move_number(b: Rewriter, found: Match) -> Value:
     return multiply(x, multiply(factor, number))
 
 
+def _sums_scatter(graph: Graph, root: Node) -> bool:
+    """Whether all places of a scatter to the winning taps of unpadded windows are summed."""
+    (scatter,) = graph.operands(root)
+    if scatter.op.name != "window_scatter" or not scatter.type.dtype.is_float:
+        return False
+    a, taps = scatter.attributes, graph[scatter.operands[1]]
+    spatial = set(range(2, scatter.type.rank))
+    if a.ceil_mode or any(map(any, a.padding)) or not spatial <= set(root.attributes.axes):
+        return False
+    return taps.op.name in ("argmax_pool", "argmin_pool") and taps.attributes.kernel == a.kernel
+
+
+def _sum_windows(b: Rewriter, found: Match) -> Value:
+    (scatter,) = found.graph.operands(found.root)
+    return reduce_sum(b.wrap(found.graph[scatter.operands[0]]), found.root.attributes.axes, found.root.attributes.keepdims)
+
+
 RULES = (
+    Rule("sum-of-scatter", any_operands("sum", _sums_scatter), _sum_windows),
     Rule("linear-sum", any_operands("sum", _is_known), _rewrite),
     Rule("small-factor", any_operands("multiply", _is_scaled), _move_number),
 )

@@ -6,7 +6,7 @@ Every group here has a single exit, or reads nothing but what its first node rea
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from irconv.graph import Graph, Node
@@ -125,11 +125,16 @@ def epilogues(uses: Search) -> Iterator[Group]:
     """A contraction and the elementwise work on its result (bias, scale, activation, residual) up to a single value."""
     for node_id in uses.order:
         node = uses.graph[node_id]
-        if node.op.name in CONTRACTIONS and node_id not in uses.kept:
-            found = _single_exit(uses, node)
-            if found:
-                rest = _with_producers(uses, set(found), node.type.shape)
+        if node.op.name in CONTRACTIONS:
+            rest = epilogue_of(uses, node)
+            if rest:
                 yield Group(f"{node.op.name}_epilogue", (node_id, *rest))
+
+
+def epilogue_of(uses: Search, contraction: Node) -> tuple[int, ...]:
+    """The elementwise work that one kernel can do on the result of a contraction, in topological order; the last leaves it."""
+    found = [] if contraction.id in uses.kept else _single_exit(uses, contraction)
+    return with_producers(uses, set(found), contraction.type.shape) if found else ()
 
 
 def _single_exit(uses: Search, start: Node) -> list[int]:
@@ -173,20 +178,22 @@ def reduced_elementwise(uses: Search) -> Iterator[Group]:
         node = graph[node_id]
         if node.op.name not in REDUCTIONS:
             continue
-        nodes = _with_producers(uses, {node_id}, graph[node.operands[0]].type.shape)
+        nodes = with_producers(uses, {node_id}, graph[node.operands[0]].type.shape)
         if len(nodes) > 1:
             yield Group("elementwise_reduce", nodes)
 
 
-def _with_producers(uses: Search, members: set[int], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The members and the elementwise work of this shape that only they read, in topological order."""
+def with_producers(
+    uses: Search, members: set[int], shape: tuple[int, ...], others: Set[int] = frozenset()
+) -> tuple[int, ...]:
+    """The members and the elementwise work of this shape that only they read, in topological order; none of ``others``."""
     graph = uses.graph
     members = set(members)
     waiting = [-uses.position[operand] for member in members for operand in graph[member].operands]
     heapq.heapify(waiting)
     while waiting and len(members) < REGION_NODES:
         node = graph[uses.order[-heapq.heappop(waiting)]]  # the last in program order: its readers have been decided on
-        if node.id in members or node.id in uses.kept or node.id in uses.taken:
+        if node.id in members or node.id in uses.kept or node.id in uses.taken or node.id in others:
             continue
         if not is_elementwise(node) or node.type.shape != shape or _is_epilogue(uses, node):
             continue

@@ -17,9 +17,11 @@ A value d is computed by its readers if
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from irconv.batches import has_no_batch
 from irconv.graph import Graph, Node
 from irconv.op import Fusion
 
@@ -38,8 +40,8 @@ MOST_OPS = 12
 MOST_STEPS = 5
 """Elementwise ops between d and a reduction, or between a reader and the x that it needs."""
 
-SMALL = 16
-"""A value counts as small if it is smaller than d by this ratio."""
+SMALL = 4
+"""A value counts as small if it is smaller than another by this ratio (see :func:`is_small`)."""
 
 REDUCTIONS = frozenset({"sum", "mean", "max", "min", "prod"})
 
@@ -71,6 +73,19 @@ def postpone(graph: Graph, results: set[int]) -> bool:
             _remove_unread(graph, recipe, results)
             changed = True
     return changed
+
+
+def is_small(graph: Graph, value: Node, like: Node) -> bool:
+    """Whether a value is one for the whole batch, or smaller than another by this ratio for each sample.
+
+    How large the batch is must not matter: the code for one batch serves all others.
+    """
+    shape, other = value.type.shape, like.type.shape
+    if not other:
+        return False
+    if len(shape) < len(other) or (shape[0] == 1 and (other[0] != 1 or has_no_batch(graph, value))):
+        return True
+    return math.prod(shape[1:]) * SMALL <= math.prod(other[1:])
 
 
 def _is_full(node: Node, like: Node) -> bool:
@@ -132,9 +147,17 @@ def _loaded(graph: Graph, value: Node, like: Node, steps: int) -> set[int]:
     """The stored values of full size that a value is computed from, elementwise."""
     if not _is_full(value, like) or value.id == like.id or steps == 0:
         return set()
-    if not _is_elementwise(value, like):
+    if not _is_elementwise(value, like) or _is_folded_ahead(graph, value):
         return {value.id}
     return {i for operand in graph.operands(value) for i in _loaded(graph, operand, like, steps - 1)}
+
+
+def _is_folded_ahead(graph: Graph, value: Node) -> bool:
+    """Whether the forward pass reduces it and it follows a convolution, which has a bias then: so it is what is stored."""
+    if not any(_is_full(o, value) and o.op.name in ("conv", "conv_transpose", "matmul") for o in graph.operands(value)):
+        return False
+    users = (user for user, _ in graph.users(value.id))
+    return any(user.op.name in REDUCTIONS and user.provenance.origin is None for user in users)
 
 
 def _recipe(graph: Graph, node: Node, near: set[int]) -> _Recipe | None:
@@ -146,7 +169,7 @@ def _recipe(graph: Graph, node: Node, near: set[int]) -> _Recipe | None:
     sources: set[int] = set()
 
     def visit(value: Node) -> bool:
-        if value.id in seen or value.type.size * SMALL <= node.type.size:
+        if value.id in seen or is_small(graph, value, node):
             return True
         seen.add(value.id)
         if value.id in near or not _is_elementwise(value, node):

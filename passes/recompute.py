@@ -8,7 +8,7 @@ the normalisation and the backward pass all read it, and ``x``, a convolution's 
 A value v = op(x, small...) is copied for each of its readers if
 
 - op is elementwise and takes a few instructions at most (no exp, no division);
-- x has v's shape and element type, all other operands are at most 1/16 of its size;
+- x has v's shape and element type, all other operands are small beside it;
 - x is stored whatever happens: a leaf, a result, or read by an op that is not elementwise;
 - v is no result itself and has several readers, all of them elementwise, or reductions.
 
@@ -25,11 +25,9 @@ from typing import ClassVar
 from irconv.graph import Graph, Node
 from irconv.op import Fusion
 from irconv.passes.base import Note, Pass, register_pass
-from irconv.passes.postpone import own_view, postpone
+from irconv.passes.postpone import is_small, own_view, postpone
 
 CHEAP = frozenset({"add", "subtract", "multiply", "negative", "relu", "square", "absolute", "minimum", "maximum", "clip"})
-SMALL = 16
-"""An operand counts as small from this ratio on."""
 
 
 @register_pass
@@ -56,10 +54,8 @@ class Recompute(Pass):
 
 def _source(graph: Graph, node: Node) -> Node | None:
     """The operand of full size, if there is one and the others are small."""
-    full = [o for o in graph.operands(node) if o.type.logical == node.type.logical]
-    others = [o for o in graph.operands(node) if o.type.logical != node.type.logical]
-    small = all(o.type.size * SMALL <= node.type.size for o in others)
-    return full[0] if len(full) == 1 and small else None
+    large = [o for o in graph.operands(node) if not is_small(graph, o, node)]
+    return large[0] if len(large) == 1 and large[0].type.logical == node.type.logical else None
 
 
 def _is_stored(graph: Graph, source: Node, results: set[int]) -> bool:

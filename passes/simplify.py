@@ -35,6 +35,8 @@ Shapes
 One element
     max, min, prod over axes of size 1 (or over none) = reshape; sum and mean of floats = reshape + 0.0
     max_pool, min_pool, avg_pool with one tap, stride 1 and no padding = x
+The way back through a max pool
+    where(r > c, window_scatter(d, argmax_pool(r)), 0) = window_scatter(where(max_pool(r) > c, d, 0), argmax_pool(r))
 Copies
     copy(x) = x, unless the copy itself is an output or an update (it gives the value a buffer of its own)
 Only with the option ``differentiated`` (they change what a later differentiation would give)
@@ -51,6 +53,7 @@ from irconv.graph import Graph
 from irconv.passes.base import Note, Pass, register_pass
 from irconv.passes.rewrite import apply_rules
 from irconv.passes.simplify_arithmetic import ARITHMETIC, DIFFERENTIATED
+from irconv.passes.simplify_pool import POOLS
 from irconv.passes.simplify_shape import SHAPE
 
 
@@ -66,7 +69,7 @@ class Simplify(Pass):
     differentiated: bool = False
 
     def run(self, graph: Graph, notes: list[Note] | None = None) -> bool:
-        rules = [*ARITHMETIC, *SHAPE]
+        rules = [*ARITHMETIC, *SHAPE, *POOLS]
         if self.differentiated:
             rules += DIFFERENTIATED
         return apply_rules(graph, rules, notes)

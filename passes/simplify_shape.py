@@ -242,8 +242,10 @@ PADDING = [
 
 
 def _folds_single_elements(graph: Graph, node: Node) -> bool:
+    """Axis 0 may be a batch: what is done for a batch of one is what is done for any, so that its code is there already."""
     (x,) = graph.operands(node)
-    return x.type.dtype is node.type.dtype and all(x.type.shape[axis] == 1 for axis in node.attributes.axes)
+    axes = node.attributes.axes
+    return x.type.dtype is node.type.dtype and 0 not in axes and all(x.type.shape[axis] == 1 for axis in axes)
 
 
 def _has_single_taps(graph: Graph, node: Node) -> bool:

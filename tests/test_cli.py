@@ -11,10 +11,9 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import irconv
-from irconv.cli import main
+from tests.command_line import Command
 
 MODELS = """
     import irconv
@@ -68,22 +67,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(*args: str) -> Result:
-    return CliRunner().invoke(main, args)
-
-
-def output(*args: str) -> str:
-    result = call(*args)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
-
-
-def fails(*args: str, status: int = 1) -> str:
-    result = call(*args)
-    assert result.exit_code == status, result.output + repr(result.exception)
-    assert "Traceback" not in result.output
-    return result.output
-
+_irconv = Command()
+call, output, fails = _irconv.call, _irconv.output, _irconv.fails
 
 # --- show ------------------------------------------------------------------------------------------------------------------
 

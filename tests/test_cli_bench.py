@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from irconv.backends import auto_backend
 from irconv.bench import sides
@@ -20,10 +20,10 @@ from irconv.bench.process import Process, SideError
 from irconv.bench.race import Race, Rules
 from irconv.bench.sides.base import Peer
 from irconv.bench.task import Task
-from irconv.cli import main
 from irconv.cli.bench import find_twin, with_batch
 from irconv.cli.models import parse_specs
 from irconv.inspect.roofline import Roofline, measure_c, measure_numpy
+from tests.command_line import Command
 
 MODELS = """
     from irconv import nn
@@ -86,22 +86,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def call(*args: str) -> Result:
-    own = () if "--backends" in args else ("--backends", "numpy")
-    return CliRunner().invoke(main, ("bench", *args, *own, *SHORT))
+class Bench(Command):
+    """Short, and of the NumPy backend unless others are named."""
+
+    def call(self, *args: str) -> Result:
+        own = () if "--backends" in args else ("--backends", "numpy")
+        return super().call(*args, *own, *SHORT)
 
 
-def output(*args: str) -> str:
-    result = call(*args)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
-
-
-def fails(*args: str, status: int = 1) -> str:
-    result = call(*args)
-    assert result.exit_code == status, result.output + repr(result.exception)
-    assert "Traceback" not in result.output
-    return result.output
+output, fails = Bench("bench").output, Bench("bench").fails
 
 
 # --- the command -------------------------------------------------------------------------------------------------------------

@@ -5,30 +5,24 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import irconv
 import irconv.nn.functional as F
-from irconv import nn, optim, random, serialize
-from irconv.backends.codegen.machine import MACHINES
+from irconv import optim, random, serialize
+from irconv.backends.codegen.machine import MACHINES, this_machine
 from irconv.backends.native.backend import NativeBackend
 from irconv.backends.native.base import NATIVE
-from irconv.backends.native.standalone.names import distinct, identifier
-from irconv.builder import Builder
-from irconv.cli import main
-from irconv.errors import AttributeValueError, BackendError, ModelError
-from irconv.graph import Graph
+from irconv.backends.native.tuning import Tuner
+from irconv.errors import BackendError
 from irconv.loading import load_model
-from irconv.ops.elementwise import add
-from irconv.types import tensor_type
 from tests.backends.handwritten import compiler_or_skip
+from tests.command_line import Command
+from tests.standalone_programs import MACHINE, SHAPE, batch, native, run
 
 MODELS = """
     from irconv import nn, random
@@ -54,10 +48,6 @@ MODELS = """
         return {"sum": x + n, "more": (n * 2, x.max())}
     """
 
-MACHINE = "generic"
-SHAPE = (2, 3, 7, 5)
-
-
 @pytest.fixture(autouse=True)
 def _with_compiler():
     compiler_or_skip()
@@ -70,35 +60,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def build(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["build", *arguments])
-
-
-def built(*arguments: str) -> str:
-    result = build(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refused(*arguments: str, status: int = 1) -> str:
-    result = build(*arguments)
-    assert result.exit_code == status, result.output
-    return result.output
-
-
-def run(program: Path, *arguments: Any, status: int = 0) -> str:
-    """What a program prints; it starts in its own folder."""
-    done = subprocess.run([program.resolve(), *map(str, arguments)], cwd=program.parent, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done.stdout + done.stderr
-
-
-def batch(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def native(model: Any, *specs: Any) -> Any:
-    return irconv.compile(model, *specs, backend=NativeBackend(machine=MACHINES[MACHINE]))
+_build = Command("build")
+built, refused = _build.output, _build.fails
 
 
 # --- a network ---------------------------------------------------------------------------------------------------------------
@@ -357,8 +320,8 @@ def test_wrong_files_are_refused_with_a_reason(folder):
 
 
 def test_ops_without_code_are_listed_with_the_lines_of_the_model(folder, monkeypatch):
-    for kind in ("max_pool", "pool_indices", "conv", "conv_epilogue"):
-        monkeypatch.delitem(NATIVE, kind, raising=False)
+    for kind in [kind for kind in NATIVE if kind.startswith(("conv", "max_pool", "pool_indices"))]:
+        monkeypatch.delitem(NATIVE, kind)
     said = refused("models.py:net", "--input", "2x3x7x5", "-o", "made")
     assert "there is no C code for" in said
     assert "f32[2,3,7,5]" in said
@@ -386,77 +349,75 @@ def test_a_library_is_for_the_machine_that_is_named(folder, monkeypatch):
     assert "own, as it was asked for" in built("models.py:net", "--input", "2x3x7x5", "-o", "m", "--no-compile", "--machine", "native")
 
 
+def test_what_is_tuned_is_measured_here_and_computes_the_same(folder, monkeypatch):
+    monkeypatch.setenv("IRCONV_CACHE", str(folder / "cache"))
+    here = this_machine().name
+    asked = []
+    monkeypatch.setattr(Tuner, "choose", noting(asked, Tuner.choose))
+    for number, machine in enumerate(dict.fromkeys((here, "native"))):
+        built("models.py:net", "--input", "2x3x7x5", "-o", f"made{number}", "--machine", machine, "--tune", "--threads", "2")
+        assert any(kind.startswith("conv") for kind in asked)
+        x = batch()
+        np.save("x.npy", x)
+        run(folder / f"made{number}/net_main", folder / "x.npy", "-o", folder / "y.npy")
+        wanted = irconv.compile(load_model("models.py:net"), x, backend="numpy")(x)
+        np.testing.assert_allclose(np.load("y.npy"), wanted, rtol=1e-4, atol=1e-5)
+        asked.clear()
+    built("models.py:net", "--input", "2x3x7x5", "-o", "plain", "--machine", here, "--no-compile")
+    assert not asked
+
+
+def noting(asked, choose):
+    """``choose`` that also notes the kinds of kernels."""
+
+    def noted(tuner, request, candidates, stays):
+        asked.append(request.kernel.kind)
+        return choose(tuner, request, candidates, stays)
+
+    return noted
+
+
+def test_nothing_is_tuned_for_another_machine(folder):
+    other = "sse2" if this_machine().name != "sse2" else "avx2"
+    for words in (("--machine", other), ("--machine", "neon") if this_machine().name != "neon" else ("--machine", "avx2"), ()):
+        said = refused("models.py:net", "--input", "2x3x7x5", "-o", "made", "--tune", *words)
+        assert "tuning measures on this machine" in said
+        assert "native" in said
+    assert not Path("made").exists()
+
+
+# --- float16 ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_float16_network_is_built_and_one_trains_with_a_loss_in_float32(folder):
+    model = load_model("models.py:net").to("float16").eval()
+    x, target = batch().astype(np.float16), np.array([1, 4])
+    np.save("x.npy", x)
+    np.save("t.npy", target)
+    irconv.build_library(irconv.compile(model, x, backend="numpy"), "made", name="net")
+    run(folder / "made/net_main", folder / "x.npy", "-o", folder / "y.npy")
+    found = np.load("y.npy")
+    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, native(model, x)(x))
+
+    def loss(scores, target):
+        return F.cross_entropy(scores.astype("float32"), target)
+
+    step = irconv.compile_step(
+        model, loss, optim.SGD(model.parameters(), lr=0.01), x, target, backend=NativeBackend(machine=MACHINES[MACHINE])
+    )
+    irconv.build_library(step, "trained", name="net")
+    printed = run(folder / "trained/net_main", "-n", "3", folder / "x.npy", folder / "t.npy")
+    assert [line.split()[-1] for line in printed.splitlines()[:3]] == [f"{float(step(x, target)):.9g}" for _ in range(3)]
+    half = irconv.compile_step(model, F.cross_entropy, optim.SGD(model.parameters(), lr=0.01), x, target, backend="numpy")
+    with pytest.raises(BackendError, match="is finite, for f16") as refusal:
+        irconv.build_library(half, "half")
+    assert "float32" in str(refusal.value)
+
+
 def test_another_processor_needs_another_compiler(folder):
     built("models.py:net", "--input", "2x3x7x5", "-o", "made", "--no-compile", "--machine", "neon")
     if subprocess.run(["cc", "-dumpmachine"], capture_output=True, text=True, check=True).stdout.startswith("x86_64"):
         said = refused("models.py:net", "--input", "2x3x7x5", "-o", "made", "--machine", "neon")
         assert "does not make code for neon" in said
         assert "IRCONV_CC" in said
-
-
-# --- the function ---------------------------------------------------------------------------------------------------------------
-
-
-def test_what_cannot_be_built():
-    model = nn.Linear(3, 2)
-    with pytest.raises(ModelError, match="nothing has been compiled"):
-        irconv.build_library(irconv.compile(model), "made")
-    step = irconv.compile_step(
-        model, F.mse_loss, optim.SGD(model.parameters(), lr=0.1), batch((2, 3)), batch((2, 2)), accumulate=2, backend="numpy"
-    )
-    with pytest.raises(BackendError, match="accumulates"):
-        irconv.build_library(step, "made")
-    compiled = irconv.compile(model, irconv.TensorSpec((1, 3)), backend="numpy")
-    with pytest.raises(AttributeValueError, match="threads"):
-        irconv.build_library(compiled, "made", threads=0)
-    with pytest.raises(BackendError, match="no machine 'z80'"):
-        irconv.build_library(compiled, "made", machine="z80")
-
-
-def test_a_step_compiled_for_numpy_or_for_native_is_the_same_library(tmp_path):
-    model = nn.Linear(3, 2)
-    for backend in ("numpy", "native"):
-        compiled = irconv.compile(model, irconv.TensorSpec((4, 3)), backend=backend)
-        made = irconv.build_library(compiled, tmp_path / backend, machine="avx2", compile=False)
-        assert made.built == ()
-        assert made.name == "linear"
-    texts = [{p.name: p.read_bytes() for p in (tmp_path / b).rglob("*") if p.is_file()} for b in ("numpy", "native")]
-    assert texts[0] == texts[1]
-
-
-HOSTILE = ('*/ #error "x', "int", "a b\n#error c", "linux", "Ünicode", "", "9", "x" * 300, "A_B", "a-b", "\\", "stdin", "m_t")
-
-
-def test_names_of_a_model_do_no_harm(tmp_path):
-    graph = Graph(HOSTILE[0])
-    builder = Builder(graph)
-    inputs = [builder.input(name or "x", tensor_type("f32", (2,))) for name in HOSTILE]
-    total = inputs[0]
-    for each in inputs[1:]:
-        total = add(total, each)
-    for name in HOSTILE:
-        graph.set_output(name, add(total, builder.constant(np.float32(len(name)))).id)
-    made = irconv.build_library(irconv.compile(graph, backend="numpy"), tmp_path, name='evil*/"\n#error')
-    assert made.name == "evil_error"
-    command = [made.built[2]]
-    for i in range(len(HOSTILE)):
-        np.save(tmp_path / f"{i}.npy", np.full(2, i, np.float32))
-        command += [tmp_path / f"{i}.npy", "-o", tmp_path / f"{i}.out.npy"]
-    run(*command)
-    for i, name in enumerate(HOSTILE):
-        np.testing.assert_array_equal(np.load(tmp_path / f"{i}.out.npy"), sum(range(len(HOSTILE))) + len(name))
-
-
-def test_identifiers():
-    assert [identifier(text, "x") for text in ("Conv 2d", "int", "", "7", "a__b", "größe", "size_t")] == [
-        "conv_2d", "int_", "x", "x_7", "a_b", "gr_e", "size_t_",
-    ]  # fmt: skip
-    assert distinct(["a", "b", "a", "a"], ["b"]) == ["a", "b_2", "a_2", "a_3"]
-
-
-def test_the_example_runs(tmp_path):
-    example = Path(__file__).parents[1] / "examples/standalone.py"
-    done = subprocess.run([sys.executable, example, "--output", tmp_path], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "after 10 steps, largest difference of a weight from Python" in done.stdout
-    assert (tmp_path / "training/trained.safetensors").exists()

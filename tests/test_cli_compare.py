@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import irconv
 from irconv import backends
 from irconv.backends.numpy.backend import NumpyBackend
-from irconv.cli import main
 from irconv.compile import INFERENCE
 from irconv.inspect.compare import RESULT, compare_backends, measure
+from tests.command_line import Command
 
 MODELS = """
     from irconv import nn
@@ -81,17 +80,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def output(*args: str) -> str:
-    result = CliRunner().invoke(main, ("compare", *args))
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
-
-
-def fails(*args: str, status: int = 1) -> str:
-    result = CliRunner().invoke(main, ("compare", *args))
-    assert result.exit_code == status, result.output + repr(result.exception)
-    assert "Traceback" not in result.output
-    return result.output
+_compare = Command("compare")
+output, fails = _compare.output, _compare.fails
 
 
 @pytest.mark.parametrize("more", [(), ("--train",), ("--backward",), ("--reference", "f64"), ("--weights", "random")])

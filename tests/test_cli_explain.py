@@ -8,12 +8,11 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
-from click.testing import CliRunner
 
 import irconv
-from irconv.cli import main
 from irconv.inspect.explain import explain, kernels_dot
 from irconv.kernel import print_kernels
+from tests.command_line import Command
 
 MODELS = """
     from irconv import nn
@@ -44,17 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def output(*args: str) -> str:
-    result = CliRunner().invoke(main, args)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
-
-
-def fails(*args: str, status: int = 1) -> str:
-    result = CliRunner().invoke(main, args)
-    assert result.exit_code == status, result.output + repr(result.exception)
-    assert "Traceback" not in result.output
-    return result.output
+_irconv = Command()
+output, fails = _irconv.output, _irconv.fails
 
 
 def program(function, *shapes):

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import irconv
 from irconv.backends.base import ProfileRow
-from irconv.cli import main
 from irconv.inspect.profile import kernel_times, trace_json
 from irconv.inspect.roofline import Roofline
 from irconv.places import Location
+from tests.command_line import Command
 
 MODELS = """
     from irconv import nn
@@ -46,17 +45,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def output(*args: str) -> str:
-    result = CliRunner().invoke(main, ("profile", *args))
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
-
-
-def fails(*args: str, status: int = 1) -> str:
-    result = CliRunner().invoke(main, ("profile", *args))
-    assert result.exit_code == status, result.output + repr(result.exception)
-    assert "Traceback" not in result.output
-    return result.output
+_profile = Command("profile")
+output, fails = _profile.output, _profile.fails
 
 
 ROWS = [

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
-import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,210 +20,11 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as tF  # noqa: E402
 
 from irconv.frontends.torch import from_torch  # noqa: E402
+from tests.torch_networks import NETWORKS, BasicBlock, ResNet, UNet, agree, array, made  # noqa: E402
 
 tnn = torch.nn
 
-# --- networks as they are written with PyTorch -----------------------------------------------------------------------------
-
-
-class BasicBlock(tnn.Module):
-    expansion = 1
-
-    def __init__(self, inner: int, planes: int, stride: int, downsample: Any):
-        super().__init__()
-        self.conv1 = tnn.Conv2d(inner, planes, 3, stride, 1, bias=False)
-        self.bn1 = tnn.BatchNorm2d(planes)
-        self.relu = tnn.ReLU(inplace=True)
-        self.conv2 = tnn.Conv2d(planes, planes, 3, 1, 1, bias=False)
-        self.bn2 = tnn.BatchNorm2d(planes)
-        self.downsample = downsample
-
-    def forward(self, x):
-        identity = x
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.downsample is not None:
-            identity = self.downsample(x)
-        out += identity
-        return self.relu(out)
-
-
-class Bottleneck(tnn.Module):
-    expansion = 4
-
-    def __init__(self, inner: int, planes: int, stride: int, downsample: Any):
-        super().__init__()
-        self.conv1 = tnn.Conv2d(inner, planes, 1, bias=False)
-        self.bn1 = tnn.BatchNorm2d(planes)
-        self.conv2 = tnn.Conv2d(planes, planes, 3, stride, 1, bias=False)
-        self.bn2 = tnn.BatchNorm2d(planes)
-        self.conv3 = tnn.Conv2d(planes, planes * 4, 1, bias=False)
-        self.bn3 = tnn.BatchNorm2d(planes * 4)
-        self.relu = tnn.ReLU(inplace=True)
-        self.downsample = downsample
-
-    def forward(self, x):
-        identity = x
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.downsample is not None:
-            identity = self.downsample(x)
-        out += identity
-        return self.relu(out)
-
-
-class ResNet(tnn.Module):
-    def __init__(self, block: Any, depths: tuple[int, ...], width: int = 8, classes: int = 10):
-        super().__init__()
-        self.inner = width
-        self.conv1 = tnn.Conv2d(3, width, 7, 2, 3, bias=False)
-        self.bn1 = tnn.BatchNorm2d(width)
-        self.relu = tnn.ReLU(inplace=True)
-        self.maxpool = tnn.MaxPool2d(3, 2, 1)
-        self.layer1 = self._layer(block, width, depths[0], 1)
-        self.layer2 = self._layer(block, width * 2, depths[1], 2)
-        self.layer3 = self._layer(block, width * 4, depths[2], 2)
-        self.layer4 = self._layer(block, width * 8, depths[3], 2)
-        self.avgpool = tnn.AdaptiveAvgPool2d((1, 1))
-        self.fc = tnn.Linear(width * 8 * block.expansion, classes)
-
-    def _layer(self, block: Any, planes: int, depth: int, stride: int) -> Any:
-        downsample = None
-        if stride != 1 or self.inner != planes * block.expansion:
-            shortcut = tnn.Conv2d(self.inner, planes * block.expansion, 1, stride, bias=False)
-            downsample = tnn.Sequential(shortcut, tnn.BatchNorm2d(planes * block.expansion))
-        blocks = [block(self.inner, planes, stride, downsample)]
-        self.inner = planes * block.expansion
-        blocks += [block(self.inner, planes, 1, None) for _ in range(1, depth)]
-        return tnn.Sequential(*blocks)
-
-    def forward(self, x):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
-
-
-class InvertedResidual(tnn.Module):
-    def __init__(self, inner: int, out: int, stride: int, expand: int):
-        super().__init__()
-        hidden = inner * expand
-        layers = []
-        if expand != 1:
-            layers += [tnn.Conv2d(inner, hidden, 1, bias=False), tnn.BatchNorm2d(hidden), tnn.ReLU6(inplace=True)]
-        layers += [tnn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False), tnn.BatchNorm2d(hidden)]
-        layers += [tnn.ReLU6(inplace=True), tnn.Conv2d(hidden, out, 1, bias=False), tnn.BatchNorm2d(out)]
-        self.conv = tnn.Sequential(*layers)
-        self.use_res_connect = stride == 1 and inner == out
-
-    def forward(self, x):
-        return x + self.conv(x) if self.use_res_connect else self.conv(x)
-
-
-class MobileNetV2(tnn.Module):
-    def __init__(self, width: float = 0.25, classes: int = 10):
-        super().__init__()
-
-        def channels(c: int) -> int:
-            return max(8, int(c * width + 4) // 8 * 8)
-
-        settings = [
-            (1, 16, 1, 1),
-            (6, 24, 2, 2),
-            (6, 32, 3, 2),
-            (6, 64, 4, 2),
-            (6, 96, 3, 1),
-            (6, 160, 3, 2),
-            (6, 320, 1, 1),
-        ]
-        inner = channels(32)
-        features = [
-            tnn.Sequential(tnn.Conv2d(3, inner, 3, 2, 1, bias=False), tnn.BatchNorm2d(inner), tnn.ReLU6(inplace=True))
-        ]
-        for t, c, n, s in settings:
-            for i in range(n):
-                features.append(InvertedResidual(inner, channels(c), s if i == 0 else 1, t))
-                inner = channels(c)
-        features.append(
-            tnn.Sequential(tnn.Conv2d(inner, 64, 1, bias=False), tnn.BatchNorm2d(64), tnn.ReLU6(inplace=True))
-        )
-        self.features = tnn.Sequential(*features)
-        self.classifier = tnn.Sequential(tnn.Dropout(0.2), tnn.Linear(64, classes))
-
-    def forward(self, x):
-        x = tF.adaptive_avg_pool2d(self.features(x), (1, 1))
-        return self.classifier(torch.flatten(x, 1))
-
-
-class UNet(tnn.Module):
-    """Skips are concatenated; an odd size is padded back, which needs the sizes at run time."""
-
-    def __init__(self, inner: int = 3, classes: int = 2, base: int = 4, depth: int = 3):
-        super().__init__()
-        widths = [base * 2**i for i in range(depth + 1)]
-        self.down = tnn.ModuleList([self._double(a, b) for a, b in zip([inner, *widths[:-1]], widths, strict=True)])
-        self.up = tnn.ModuleList([tnn.ConvTranspose2d(b, a, 2, 2) for a, b in itertools.pairwise(widths)])
-        self.merge = tnn.ModuleList([self._double(2 * a, a) for a in widths[:-1]])
-        self.head = tnn.Conv2d(base, classes, 1)
-
-    @staticmethod
-    def _double(inner: int, out: int) -> Any:
-        layers = []
-        for source in (inner, out):
-            layers += [tnn.Conv2d(source, out, 3, padding=1), tnn.BatchNorm2d(out), tnn.ReLU(inplace=True)]
-        return tnn.Sequential(*layers)
-
-    def forward(self, x):
-        skips = []
-        for i, block in enumerate(self.down):
-            x = block(x if i == 0 else tF.max_pool2d(x, 2))
-            skips.append(x)
-        for i in reversed(range(len(self.up))):
-            x = self.up[i](x)
-            skip = skips[i]
-            dy, dx = skip.size(2) - x.size(2), skip.shape[3] - x.shape[3]
-            x = tF.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
-            x = self.merge[i](torch.cat([skip, x], dim=1))
-        return self.head(x)
-
-
-NETWORKS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
-    "resnet18": (lambda: ResNet(BasicBlock, (2, 2, 2, 2)), (2, 3, 64, 64)),
-    "resnet50": (lambda: ResNet(Bottleneck, (3, 4, 6, 3), 4), (2, 3, 64, 64)),
-    "mobilenet_v2": (MobileNetV2, (2, 3, 32, 32)),
-    "unet": (UNet, (2, 3, 34, 29)),
-}
-
-
-def made(make: Callable[[], Any]) -> Any:
-    """A module in float64 with weights, and running statistics that are not the initial ones."""
-    torch.manual_seed(0)
-    module = make().double()
-    for name, buffer in module.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.uniform_(-0.1, 0.1)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.8, 1.2)
-    return module
-
-
-def array(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape)
-
-
-def agree(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
-    if isinstance(wanted, (tuple, list)):
-        assert len(found) == len(wanted)
-        for f, w in zip(found, wanted, strict=True):
-            agree(f, w, tolerance)
-        return
-    if isinstance(wanted, dict):
-        agree([found[k] for k in wanted], list(wanted.values()), tolerance)
-        return
-    expected = wanted.detach().numpy()
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=tolerance, atol=tolerance * scale)
+# --- networks ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -291,7 +90,7 @@ def test_networks_compile_with_their_names(name: str) -> None:
     }
     assert layers <= names
     lines = {node.provenance.location.file for node in graph if node.provenance.location}
-    assert all(file.endswith("test_torch_frontend.py") for file in lines)
+    assert all(file.endswith("torch_networks.py") for file in lines)
 
 
 # --- sharing and training ------------------------------------------------------------------------------------------------------
@@ -314,6 +113,21 @@ def test_memory_is_shared_both_ways() -> None:
     agree(after, theirs(torch.tensor(x)))
     ours.head.bias.assign(np.array([3.0, 4.0]))
     assert theirs.head.bias.tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_what_pytorch_writes_is_seen_after_any_number_of_calls(folded: bool) -> None:
+    theirs = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.BatchNorm2d(3)) if folded else torch.nn.Conv2d(2, 3, 3)
+    theirs.eval()
+    x = array(2, 2, 6, 6).astype(np.float32)
+    exe = irconv.compile(from_torch(theirs), x)
+    call = exe.bind(x)
+    for _ in range(3):
+        with torch.no_grad():
+            next(theirs.parameters()).mul_(-1.5)
+        for _ in range(4):
+            agree(exe(x), theirs(torch.tensor(x)), 1e-5)
+            agree(call(), theirs(torch.tensor(x)), 1e-5)
 
 
 def test_training_here_trains_there() -> None:
@@ -426,217 +240,6 @@ def test_layers_that_were_put_in_evaluation_mode_stay_there() -> None:
     agree(ours(array(3, 4)), twin(torch.tensor(array(3, 4))))
     agree(theirs[2].running_mean.numpy(), twin[2].running_mean)
     assert theirs[0].running_mean.tolist() == [0, 0, 0, 0]
-
-
-# --- layers, functions, methods -------------------------------------------------------------------------------------------------
-
-IMAGE, LINE, VOLUME = (2, 4, 8, 9), (2, 4, 11), (1, 4, 5, 6, 7)
-LAYERS: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
-    ("Conv1d", (4, 6, 3), {"padding": "same", "dilation": 2}, LINE),
-    ("Conv2d", (4, 6, 3), {"stride": 2, "padding": (1, 2), "groups": 2, "padding_mode": "reflect"}, IMAGE),
-    ("Conv3d", (4, 2, 2), {"bias": False}, VOLUME),
-    ("ConvTranspose1d", (4, 6, 3), {"stride": 2, "output_padding": 1}, LINE),
-    ("ConvTranspose2d", (4, 6, 3), {"stride": 2, "padding": 1, "groups": 2, "dilation": 2}, IMAGE),
-    ("ConvTranspose3d", (4, 2, 2), {}, VOLUME),
-    ("MaxPool1d", (3,), {"ceil_mode": True}, LINE),
-    ("MaxPool2d", (3, 2, 1), {"dilation": 2}, IMAGE),
-    ("MaxPool2d", (2,), {"return_indices": True}, IMAGE),
-    ("MaxPool3d", (2,), {}, VOLUME),
-    ("AvgPool1d", (3,), {}, LINE),
-    ("AvgPool2d", (3, 2, 1), {"count_include_pad": False, "ceil_mode": True}, IMAGE),
-    ("AvgPool3d", (2,), {"divisor_override": 3}, VOLUME),
-    ("LPPool1d", (2.0, 3), {}, LINE),
-    ("LPPool2d", (2.0, 2), {}, IMAGE),
-    ("AdaptiveAvgPool1d", (3,), {}, LINE),
-    ("AdaptiveAvgPool2d", ((3, None),), {}, IMAGE),
-    ("AdaptiveAvgPool3d", (2,), {}, VOLUME),
-    ("AdaptiveMaxPool2d", (3,), {"return_indices": True}, IMAGE),
-    ("BatchNorm1d", (4,), {"momentum": None}, LINE),
-    ("BatchNorm2d", (4,), {"affine": False}, IMAGE),
-    ("BatchNorm3d", (4,), {"track_running_stats": False}, VOLUME),
-    ("InstanceNorm2d", (4,), {"affine": True, "track_running_stats": True}, IMAGE),
-    ("GroupNorm", (2, 4), {}, IMAGE),
-    ("LayerNorm", ((8, 9),), {"bias": False}, IMAGE),
-    ("RMSNorm", (9,), {}, IMAGE),
-    ("LocalResponseNorm", (3,), {}, IMAGE),
-    ("Linear", (9, 5), {}, IMAGE),
-    ("Upsample", (), {"scale_factor": 2}, IMAGE),
-    ("Upsample", (), {"size": (11, 5), "mode": "bilinear", "align_corners": False}, IMAGE),
-    ("UpsamplingNearest2d", (), {"scale_factor": 3}, IMAGE),
-    ("UpsamplingBilinear2d", (), {"scale_factor": 2}, IMAGE),
-    ("ReflectionPad2d", ((1, 2, 3, 0),), {}, IMAGE),
-    ("ReplicationPad1d", (2,), {}, LINE),
-    ("CircularPad2d", (1,), {}, IMAGE),
-    ("ConstantPad3d", (1, 2.5), {}, VOLUME),
-    ("ZeroPad2d", ((1, -1, 2, 0),), {}, IMAGE),
-    ("Flatten", (), {}, IMAGE),
-    ("Unflatten", (1, (2, 2)), {}, IMAGE),
-    ("PixelShuffle", (2,), {}, IMAGE),
-    ("PixelUnshuffle", (3,), {}, (1, 2, 6, 9)),
-    ("ChannelShuffle", (2,), {}, IMAGE),
-    ("Unfold", ((2, 3),), {"padding": 1}, IMAGE),
-    ("Fold", ((4, 5), (2, 2)), {}, (2, 8, 12)),
-    ("Identity", (), {}, IMAGE),
-    ("Dropout", (0.0,), {}, IMAGE),
-    ("Softmax2d", (), {}, IMAGE),
-    *[
-        (name, (), {}, IMAGE)
-        for name in ("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish")
-    ],
-    *[
-        (name, (), {}, IMAGE)
-        for name in ("Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardswish", "Hardsigmoid", "Softplus")
-    ],
-    *[(name, (), {}, IMAGE) for name in ("Softsign", "Hardshrink", "Softshrink", "Tanhshrink")],
-    ("Threshold", (0.1, 3.0), {}, IMAGE),
-    ("GLU", (1,), {}, IMAGE),
-    ("Softmax", (1,), {}, IMAGE),
-    ("LogSoftmax", (-1,), {}, IMAGE),
-    ("Softmin", (1,), {}, IMAGE),
-]
-
-
-@pytest.mark.parametrize(("name", "args", "kwargs", "shape"), LAYERS, ids=lambda v: v if isinstance(v, str) else "")
-def test_layers(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], shape: tuple[int, ...]) -> None:
-    theirs = made(lambda: tnn.Sequential(getattr(tnn, name)(*args, **kwargs)))
-    x = array(*shape)
-    for mode in (True, False):
-        theirs.train(mode)
-        ours = from_torch(copy.deepcopy(theirs))
-        reference = torch.tensor(x, requires_grad=True)
-        mine = irconv.tensor(x, requires_grad=True)
-        wanted, found = theirs(reference), ours(mine)
-        agree(found, wanted)
-        first, second = (r[0] if isinstance(r, tuple) else r for r in (found, wanted))
-        first.backward(array(*first.shape, seed=3))
-        second.backward(torch.tensor(array(*first.shape, seed=3)))
-        # PyTorch's slope of hardsigmoid is 1/6 in single precision
-        agree(mine.grad, reference.grad, 1e-7 if name == "Hardsigmoid" else 1e-9)
-
-
-def shapes(x, y):
-    b, c, h, w = x.shape
-    a = x.view(b, -1, w).permute(0, 2, 1).contiguous()
-    a = a.reshape(b, w, c, h).transpose(1, 3).flatten(2).unsqueeze(1).squeeze(1)
-    first, second = torch.chunk(x, 2, dim=1)
-    parts = x.split([1, 3], 1)
-    z = torch.stack([first, second], 1).mean((1, 2), keepdim=True) + parts[0].expand(-1, 4, -1, -1)[:, :2, None].sum(1)
-    return a, z, torch.roll(x, (1, -2), (2, 3)), x.flip(2).repeat(1, 2, 1, 1), x.unbind(1)[2].narrow(1, 2, 3)[0].t()
-
-
-def arithmetic(x, y):
-    a = (x * 2 + y / 3 - 1) ** 2 // 0.3 % 2
-    b = torch.add(x, y, alpha=0.5).sub(y, alpha=2).clamp(-0.5, 0.5).clamp(min=-0.2)
-    c = (
-        torch.where(x > y, x, -y).masked_fill(x == 0, 1.0)
-        + x.abs().sqrt()
-        + torch.exp(x).log1p()
-        + torch.rsqrt(y * y + 1)
-    )
-    d = torch.maximum(x, y) - torch.minimum(x, y).relu() + (x.gt(0) & (y < 0)).double() + torch.sigmoid(x).tanh()
-    return {"a": a, "b": b, "c": c, "d": torch.div(d, 0.7, rounding_mode="trunc")}
-
-
-def reductions(x, y):
-    values, places = x.max(dim=1)
-    return (
-        x.sum(), x.mean(1), x.amax((2, 3)), x.min(2, keepdim=True)[0], values, places, x.argmax(1), torch.var(x, 1), x.std(),
-        torch.norm(x, 2, 1), x.prod(1), torch.cumsum(x, 2), torch.topk(x, 2, dim=3), torch.logical_and(x > 0, y > 0).sum(),
-        tF.normalize(x, dim=1),
-    )  # fmt: skip
-
-
-def contractions(x, y):
-    a = torch.einsum("bchw,bdhw->bcd", x, y)
-    b = torch.matmul(x, y.transpose(-1, -2)) @ x
-    c = torch.bmm(x.flatten(2), y.flatten(2).permute(0, 2, 1)).softmax(dim=-1)
-    return (
-        a,
-        b,
-        c,
-        tF.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True),
-        tF.gelu(x, approximate="tanh"),
-    )
-
-
-def in_place(x, y):
-    a = x * 1
-    a += y
-    a.relu_()
-    a.add_(1).mul_(2)
-    return a, tF.leaky_relu(a, 0.1, inplace=True), a
-
-
-def constants(x, y):
-    grid = torch.arange(x.shape[3], dtype=x.dtype)
-    table = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64).view(1, 4, 1, 1)
-    size = math.sqrt(x.size(1)) * (x.numel() // x.shape[0])
-    return (
-        x * grid + table + size,
-        torch.zeros_like(x) + torch.ones(5, 9),
-        x.new_zeros(2).to(x.device) + torch.full((2,), 2.0),
-    )
-
-
-@pytest.mark.parametrize("function", [shapes, arithmetic, reductions, contractions, in_place, constants])
-@pytest.mark.parametrize("symbolic", [True, False])
-def test_functions_and_methods(function: Callable[..., Any], symbolic: bool) -> None:
-    class Uses(tnn.Module):
-        def forward(self, x, y):
-            if not symbolic and x.shape[0] > 100:  # a question that torch.fx cannot record, but torch.export can
-                return x
-            return function(x, y)
-
-    x, y = array(2, 4, 5, 9), array(2, 4, 5, 9, seed=1)
-    theirs = torch.tensor(x), torch.tensor(y)
-    ours = from_torch(Uses(), *(() if symbolic else theirs))
-    agree(ours(x, y), Uses()(*theirs))
-
-
-class Recorded(tnn.Module):
-    """Its code asks for sizes, so that torch.export has to record it."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = tnn.Sequential(tnn.Conv2d(3, 8, 3, padding=1), tnn.BatchNorm2d(8), tnn.ReLU(), tnn.MaxPool2d(2))
-        self.norm = tnn.GroupNorm(2, 8)
-        self.up = tnn.Upsample(scale_factor=2, mode="bilinear")
-        self.head = tnn.ConvTranspose2d(8, 2, 3, 2)
-        self.register_buffer("shift", torch.ones(8, 1, 1))
-        self.register_buffer("calls", torch.zeros(()))
-        self.drop = tnn.Dropout(0.0)
-
-    def forward(self, x, scale):
-        self.calls += 1
-        y = tF.avg_pool2d(self.norm(self.body(x)), 2) + self.shift
-        if y.shape[2] < 3:
-            y = self.up(y)
-        return {"y": self.head(self.drop(tF.elu(y))) * scale, "mean": (y.mean(), tF.layer_norm(y, y.shape[-2:]))}
-
-
-def test_what_is_not_symbolic_is_exported_for_examples() -> None:
-    theirs = made(Recorded)
-    x, scale = array(2, 3, 9, 8), np.array(1.5)
-    with pytest.raises(ModelError, match="cannot be recorded symbolically"):
-        from_torch(theirs)
-    for mode in (False, True):
-        twin = copy.deepcopy(theirs).train(mode)
-        ours = from_torch(copy.deepcopy(twin), x, scale)
-        assert {n for n, _ in ours.named_parameters()} == {n for n, _ in twin.named_parameters()}
-        labels = [label for label, _ in twin.named_parameters()]
-        graph = irconv.trace(ours, x, scale, training=mode)
-        assert [graph[i].name for i in graph.inputs] == ["x", "scale"]
-        joint = irconv.differentiate(graph, labels, "y")
-        wanted = twin(torch.tensor(x), torch.tensor(scale))
-        seed = array(*wanted["y"].shape, seed=1)
-        found = irconv.compile(joint, backend="numpy")(x, scale, seed)
-        agree({"y": found["y"], "mean": found["mean"]}, wanted)
-        wanted["y"].backward(torch.tensor(seed))
-        flat = dict(structure.leaves(found))
-        for label, parameter in twin.named_parameters():
-            agree(flat[f"d_{label}"], parameter.grad, 1e-8)
-        agree(ours.get_submodule("body.1").running_mean.numpy(), twin.body[1].running_mean)
-        assert ours.calls.item() == twin.calls.item() == 1
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------------

@@ -10,32 +10,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from irconv.backends.codegen.form import (
-    INDEX,
+from irconv.backends.codegen.form import INDEX, Expression, Literal, Operand, Pointer, Variable, as_expression
+from irconv.backends.codegen.statements import (
     Assign,
     Comment,
-    Expression,
     For,
     Function,
     GetPointer,
     If,
     Let,
     LetPointer,
-    Literal,
     LocalArray,
     MovePointer,
-    Operand,
-    Pointer,
     PointerArray,
     Prefetch,
+    Run,
     SetPointer,
     Statement,
     Store,
-    Variable,
-    as_expression,
 )
 from irconv.types import DType
 
@@ -148,6 +143,20 @@ class Body:
     def prefetch(self, pointer: Pointer, index: Operand, far: bool = False) -> None:
         """Ask for the cache line of ``pointer[index]``; it need not be an element of it.  ``far``: it is not read soon."""
         self.add(Prefetch(pointer, as_expression(index, INDEX), far))
+
+    def run(
+        self,
+        function: Function,
+        shown: Mapping[int, tuple[Pointer, Operand]],
+        sizes: Sequence[Operand],
+        first: Operand,
+        last: Operand,
+    ) -> None:
+        """Run tasks of another function of the file on this one's buffers; ``shown``: others, by position (see :class:`Run`)."""
+        others = tuple((position, pointer, as_expression(at, INDEX)) for position, (pointer, at) in shown.items())
+        bounds = tuple(as_expression(size, INDEX) for size in sizes)
+        count = len(function.buffers)
+        self.add(Run(function.name, count, others, bounds, as_expression(first, INDEX), as_expression(last, INDEX)))
 
     # --- structure ---------------------------------------------------------------------------------------------------
 

@@ -12,41 +12,44 @@ import math
 from collections.abc import Iterable, Sequence
 
 from irconv.backends.codegen.form import (
-    Assign,
     Binary,
     Bits,
     Call,
-    Comment,
     Compare,
     Convert,
     Expression,
-    For,
-    Function,
     Gather,
-    GetPointer,
-    If,
     Lane,
-    Let,
-    LetPointer,
     Literal,
     Load,
-    LocalArray,
-    MovePointer,
     Pointer,
-    PointerArray,
-    Prefetch,
     Select,
-    SetPointer,
     Splat,
-    Statement,
-    Store,
-    TransposeTile,
     Type,
     Unary,
     Variable,
 )
 from irconv.backends.codegen.lanes import Shuffle
 from irconv.backends.codegen.library import definitions
+from irconv.backends.codegen.statements import (
+    Assign,
+    Comment,
+    For,
+    Function,
+    GetPointer,
+    If,
+    Let,
+    LetPointer,
+    LocalArray,
+    MovePointer,
+    PointerArray,
+    Prefetch,
+    Run,
+    SetPointer,
+    Statement,
+    Store,
+    TransposeTile,
+)
 from irconv.errors import BackendError
 from irconv.types import BOOL, F16, DType
 
@@ -165,6 +168,8 @@ class _Printer:
                 return [*lines, f"{indent}}}"]
             case Comment(text):
                 return [f"{indent}// {harmless(text)}"]
+            case Run():
+                return self.run(statement, indent)
         return [indent + self.simple(statement)]
 
     def loop(self, loop: For, indent: str) -> list[str]:
@@ -173,6 +178,14 @@ class _Printer:
         head = f"for (int64_t {name} = {start}; {name} < {stop}; {name} += {loop.step}) {{"
         pragma = [f"{indent}#pragma GCC unroll {loop.unroll}"] if loop.unroll else []
         return [*pragma, indent + head, *self.block(loop.body, indent + "  "), f"{indent}}}"]
+
+    def run(self, run: Run, indent: str) -> list[str]:
+        """A call of another function, with a list of buffers of its own."""
+        lines = [f"void *shown[{run.count}];", f"for (int i = 0; i < {run.count}; i++) shown[i] = buffers[i];"]
+        lines += [f"shown[{slot}] = (void *){self.address(pointer, at)};" for slot, pointer, at in run.shown]
+        lines.append(f"const int64_t given[] = {{{', '.join(map(self.expression, run.sizes))}}};")
+        lines.append(f"{run.function}(shown, given, {self.expression(run.first)}, {self.expression(run.last)}, worker);")
+        return [f"{indent}{{", *(f"{indent}  {line}" for line in lines), f"{indent}}}"]
 
     def simple(self, statement: Statement) -> str:
         match statement:

@@ -1,4 +1,4 @@
-"""Moving lanes between vectors: in any order, or interleaved."""
+"""Moving lanes between vectors: in any order, interleaved, or every so many."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ def interleave(body: Body, vectors: Sequence[Expression]) -> list[Expression]:
         wanted = [place[at % count, at // count] for at in range(start, start + lanes)]
         made.append(body.let("interleaved", _gathered(body, sources, wanted)))
     return made
+
+
+def every(body: Body, vectors: Sequence[Expression], start: int, step: int, count: int) -> Expression:
+    """Lanes ``start``, ``start + step``, ... of vectors read one after the other, as one vector.
+
+    The last of ``count`` lanes fills up the vector where they are fewer than its own.
+    """
+    lanes = vectors[0].type.lanes
+    places = [start + min(lane, count - 1) * step for lane in range(lanes)]
+    return _gathered(body, vectors, [(place // lanes, place % lanes) for place in places])
 
 
 def _gathered(body: Body, sources: Sequence[Expression], wanted: Sequence[tuple[int, int]]) -> Expression:

@@ -11,11 +11,13 @@ from irconv.backends.arrays.lower import Lowering, operand_ids
 from irconv.backends.arrays.sequence import one_by_one
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.base import NATIVE, Candidate, NativeKernel, NativeRequest, Prepared, first, named
+from irconv.backends.native.converted import with_copies
+from irconv.backends.native.stepwise import step_by_step
 from irconv.backends.native.tuning import Tuner
 from irconv.errors import BackendError
 from irconv.graph import Graph
 from irconv.kernel import Kernel
-from irconv.types import TensorType
+from irconv.types import F16, TensorType
 
 
 class NativeLowering(Lowering):
@@ -61,11 +63,18 @@ class NativeLowering(Lowering):
             return None
         strides = {i: self._values[i][0] for node in kernel.nodes for i in (node, *graph[node].operands)}
         request = NativeRequest(graph, kernel, strides, self.machine, self.threads, self.strict, self._choose, self.alone)
-        made = generator(request)
+        made = generator(request) or with_copies(generator, request)
+        if made is None and self._runs_step_by_step(graph, kernel):
+            made = step_by_step(request)
         if made is None:
             return None
         _check_positions(graph, kernel, made)
         return named(made, kernel.name, self.machine)
+
+    def _runs_step_by_step(self, graph: Graph, kernel: Kernel) -> bool:
+        """Whether a fused kernel without a generator is made of its ops' own: array kernels of its kind may be faster."""
+        halves = any(graph[i].type.dtype is F16 for i in kernel.nodes)
+        return len(kernel.nodes) > 1 and (self.alone or halves or kernel.kind not in FUSED)
 
     def _choose(self, request: NativeRequest, candidates: Sequence[Candidate]) -> NativeKernel | None:
         if self.tuner is None:

@@ -42,6 +42,7 @@ MACHINES = ("generic", "sse2", "avx2", "avx512", "neon", "native")
     "--threads", type=click.IntRange(1), default=16, show_default=True, help="The most that it may use."
 )
 @click.option("--precision", type=click.Choice(["fast", "strict"]), default="fast", show_default=True)
+@click.option("--tune", is_flag=True, help="Measure several ways to compute each convolution, for this machine alone.")
 @click.option("--no-compile", is_flag=True, help="Write sources and a Makefile only.")
 @click.option("--train", is_flag=True, help="Build a training step instead of the forward pass.")
 @click.option("--loss", type=click.Choice(list(LOSSES)), default="cross_entropy", show_default=True)
@@ -58,6 +59,7 @@ def build(
     embed: bool,
     threads: int,
     precision: str,
+    tune: bool,
     no_compile: bool,
     train: bool,
     loss: str,
@@ -67,7 +69,8 @@ def build(
 ) -> None:
     """Write MODEL as C with its weights, a static and a shared library, and a program that runs without Python.
 
-    The code is for the processors that --machine names, not for the ones of the machine that builds it.
+    The code is for the processors that --machine names, not for the ones of the machine that builds it.  With --tune they have
+    to be the same.
     """
     source: Any = load_model(model)
     if weights:
@@ -83,7 +86,7 @@ def build(
         builder = import_module("irconv.standalone")  # with all generators of code: other commands do not wait for them
         library = builder.build_library(
             program, folder, name=chosen, machine=machine, threads=threads, embed=embed, precision=precision,
-            compile=not no_compile,
+            compile=not no_compile, tune=tune,
         )  # fmt: skip
     report(library, named=machine)
 

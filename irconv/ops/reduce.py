@@ -114,6 +114,8 @@ def _define(
 def _spread(site: Site, d: Value) -> Value:
     """The gradient of a reduction's result, repeated over the axes that it folded."""
     x = site.operands[0]
+    if d.rank == 0:
+        return broadcast(d, x.shape)
     return broadcast(reshape(d, reduced_shape(x.shape, site.attributes.axes, True)), x.shape)
 
 
@@ -147,8 +149,10 @@ def _sum_reference(attributes: ReduceAttributes, x: np.ndarray) -> np.ndarray:
 SUM = _define("sum", _sum_type, _sum_reference, lambda site, d: (_spread(site, d),))
 
 
-def sum_to_shape(d: Value, shape: tuple[int, ...]) -> Value:
+def sum_to_shape(d: Value, shape: tuple[int, ...], lead: int = 0) -> Value:
     """d summed over the axes along which ``shape`` was broadcast to d's shape: the adjoint of broadcasting.
+
+    lead: so many axes of d in front count as broadcast where ``shape`` has one element, though d may have only one as well.
 
     Raises ShapeError if ``shape`` does not broadcast to d's shape.
     """
@@ -157,7 +161,7 @@ def sum_to_shape(d: Value, shape: tuple[int, ...]) -> Value:
     extra = d.rank - len(shape)
     if extra < 0 or any(a != b and a != 1 for a, b in zip(shape, d.shape[extra:], strict=True)):
         raise ShapeError(f"{list(d.shape)} is not a broadcast of {list(shape)}")
-    repeated = [extra + axis for axis, n in enumerate(shape) if n == 1 and d.shape[extra + axis] != 1]
+    repeated = [extra + axis for axis, n in enumerate(shape) if n == 1 and (d.shape[extra + axis] != 1 or extra + axis < lead)]
     axes = [*range(extra), *repeated]
     return reshape(reduce_sum(d, axes), shape)
 

@@ -183,6 +183,23 @@ def test_profile_on_a_device():
     np.testing.assert_array_equal(graph.state["w"].array, before)
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_bound_calls_read_arrays_as_they_are(on_device):
+    variable = Variable(np.ones((3, 2), np.float32))
+    exe = build(evaluation(variable))
+    x = DEVICE.asarray(data()[0]) if on_device else data()[0]
+    call = exe.bind(x)
+    for turn in range(3):
+        x += turn
+        variable.assign(np.full((3, 2), turn + 1, np.float32))
+        found = call()
+        assert found is call.results
+        assert isinstance(found, DeviceArray) == on_device
+        np.testing.assert_allclose(np.asarray(found), np.maximum(np.asarray(x) @ variable.array, 0), rtol=1e-5)
+    with pytest.raises(ShapeError, match="got an array of shape"):
+        exe.bind(x[:2])
+
+
 # --- with and without a GPU ----------------------------------------------------------------------------------------------
 
 

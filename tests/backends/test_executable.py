@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,76 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irconv.backends.base import Executable
-from irconv.backends.numpy.backend import NumpyBackend
 from irconv.builder import Builder
-from irconv.errors import BackendError, DTypeError, NumericsError, ShapeError, StateError
-from irconv.graph import Graph, Provenance
+from irconv.errors import DTypeError, ShapeError
+from irconv.graph import Graph
 from irconv.interpret import evaluate
-from irconv.kernel import Program
-from irconv.op import Fusion, OpDef
-from irconv.ops.contract import matmul
-from irconv.ops.conv import conv
-from irconv.ops.elementwise import add, divide, log, multiply, relu, rsqrt, square, subtract, tanh
-from irconv.ops.index import take
-from irconv.ops.pool import max_pool
-from irconv.ops.reduce import reduce_mean, reduce_sum, variance
-from irconv.ops.shape import flip, reshape, transpose
-from irconv.passes.differentiate import differentiate
-from irconv.places import Location
-from irconv.state import DerivedVariable, Variable
+from irconv.ops.elementwise import add, relu, square, subtract, tanh
+from irconv.ops.reduce import reduce_mean
+from irconv.ops.shape import flip, reshape
 from irconv.types import tensor_type
-from tests.passes.programs import compiled, graphs, state
-
-SMALL = 60_000
-"""Bytes for tuples, views, and the buffers of fixed size that NumPy's ufuncs take for strided operands."""
-
-
-def build(graph: Graph, guards=(), fused: bool = True):
-    """Compile a graph for NumPy, with a kernel per op or with fused ones."""
-    backend = NumpyBackend()
-    target = backend.target() if fused else replace(backend.target(), kinds=frozenset())
-    return backend.build(compiled(graph, target, guards))
-
-
-def network(batch: int = 4) -> Graph:
-    """A small convolutional network with nested outputs."""
-    graph = Graph("net")
-    builder = Builder(graph)
-    rng = np.random.default_rng(0)
-    x = builder.input("x", tensor_type("f32", (batch, 3, 12, 12)))
-    w = state(builder, "w", rng.normal(size=(8, 3, 3, 3)).astype(np.float32))
-    v = state(builder, "v", rng.normal(size=(8 * 36, 5)).astype(np.float32))
-    y = max_pool(relu(conv(x, w, padding=1)), 2)
-    graph.set_output("logits", matmul(reshape(y, (batch, 8 * 36)), v).id)
-    graph.set_output("features", transpose(y, (0, 2, 3, 1)).id)
-    return graph
-
-
-def images(batch: int = 4) -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(batch, 3, 12, 12)).astype(np.float32)
-
-
-def training(rate: bool = True) -> tuple[Graph, int]:
-    """Least squares by gradient descent, and the id of the loss."""
-    graph = Graph("train")
-    builder = Builder(graph)
-    x = builder.input("x", tensor_type("f32", (8, 3)))
-    target = builder.input("target", tensor_type("f32", (8, 2)))
-    lr = builder.input("lr", tensor_type("f32", ()))
-    w = state(builder, "w", np.ones((3, 2), np.float32))
-    steps = state(builder, "steps", np.zeros((), np.int64))
-    loss = reduce_mean(multiply(*[subtract(matmul(x, w), target)] * 2))
-    d_w = differentiate(graph, loss.id, [w.id])[w.id]
-    graph.set_update(w.id, subtract(w, multiply(lr, builder.value(d_w))).id)
-    graph.set_update(steps.id, add(steps, 1).id)
-    graph.set_output("", loss.id)
-    return graph, loss.id
-
-
-def training_data():
-    rng = np.random.default_rng(2)
-    return rng.normal(size=(8, 3)).astype(np.float32), rng.normal(size=(8, 2)).astype(np.float32)
-
+from tests.backends.executables import (
+    SMALL,
+    WithArray,
+    WithDlpack,
+    build,
+    check_that_out_is_enough,
+    convolutional_step,
+    images,
+    network,
+    outputs_for,
+    read_only,
+    unaligned,
+)
+from tests.passes.programs import graphs, state
 
 # --- results -----------------------------------------------------------------------------------------------------------------
 
@@ -127,30 +77,6 @@ def test_a_network(fused):
     again = exe(x=x)
     assert again["logits"] is not found["logits"]
     np.testing.assert_array_equal(again["logits"], found["logits"])
-
-
-def convolutional_step() -> tuple[Graph, int]:
-    """Forward, backward and momentum update of two convolutions with batch norm, pooling and a residual; the loss's id."""
-    graph = Graph("step")
-    builder = Builder(graph)
-    rng = np.random.default_rng(4)
-    x = builder.input("x", tensor_type("f64", (3, 2, 9, 9)))
-    shapes = {"w": (4, 2, 3, 3), "v": (4, 2, 3, 3), "scale": (1, 4, 1, 1), "shift": (1, 4, 1, 1), "last": (4 * 16, 5)}
-    w, v, scale, shift, last = (state(builder, name, rng.normal(size=shape)) for name, shape in shapes.items())
-    y = conv(x, w, padding=1)
-    mean, spread = reduce_mean(y, (0, 2, 3), keepdims=True), variance(y, (0, 2, 3), keepdims=True)
-    y = relu(add(multiply(multiply(subtract(y, mean), rsqrt(add(spread, 1e-5))), scale), shift))
-    y = max_pool(add(y, conv(y, v, padding=1, groups=2)), 3, 2)
-    loss = reduce_mean(square(matmul(reshape(y, (3, 4 * 16)), last)))
-    trained = list(graph.states)
-    gradients = differentiate(graph, loss.id, trained)
-    for each in trained:
-        momentum = state(builder, f"{graph[each].name}.momentum", rng.normal(size=graph[each].type.shape))
-        new = add(multiply(momentum, 0.9), builder.value(gradients[each]))
-        graph.set_update(momentum.id, new.id)
-        graph.set_update(each, subtract(builder.value(each), multiply(new, 0.01)).id)
-    graph.set_output("", loss.id)
-    return graph, loss.id
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -222,10 +148,6 @@ def test_single_and_tuple_results():
 # --- out= --------------------------------------------------------------------------------------------------------------------
 
 
-def outputs_for(exe):
-    return {path: np.full(t.shape, np.nan, t.dtype.numpy) for path, t in exe.outputs}
-
-
 def test_out_receives_the_results():
     exe = build(network())
     out = outputs_for(exe)
@@ -235,20 +157,7 @@ def test_out_receives_the_results():
 
 
 def test_a_call_with_out_allocates_nothing():
-    exe = build(network(64))
-    x, out = images(64), outputs_for(exe)
-    exe(x, out=out)
-    tracemalloc.start()
-    try:
-        exe(x, out=out)
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        exe(x, out=out)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert exe.memory.arena_bytes > 20 * SMALL
-    assert peak - before < SMALL
+    check_that_out_is_enough(build(network(64)))
 
 
 def test_a_call_without_out_allocates_its_results_only():
@@ -265,11 +174,6 @@ def test_a_call_without_out_allocates_its_results_only():
     assert peak - before < size + SMALL
 
 
-def _read_only(array):
-    array.flags.writeable = False
-    return array
-
-
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -277,7 +181,7 @@ def _read_only(array):
         (lambda a: a[:, :4], ShapeError, r"\[4, 4\]"),
         (lambda a: np.asfortranarray(a), ShapeError, "C-contiguous"),
         (lambda a: np.empty((8, 5), np.float32)[::2], ShapeError, "C-contiguous"),
-        (_read_only, ShapeError, "writable"),
+        (read_only, ShapeError, "writable"),
         (lambda a: a.tolist(), ShapeError, "out= has"),
         (lambda a: 3, DTypeError, "int"),
     ],
@@ -312,41 +216,9 @@ def test_out_that_overlaps():
 # --- inputs ------------------------------------------------------------------------------------------------------------------
 
 
-class WithArray:
-    """Something that gives its data by ``__array__``."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __array__(self, dtype=None, copy=None):
-        return self.array
-
-
-class WithDlpack:
-    """Something that gives its data by DLPack alone."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
-
-
 class Broken:
     def __array__(self, dtype=None, copy=None):
         raise RuntimeError("it requires grad")
-
-
-def unaligned(array):
-    """The same numbers, starting at an odd address."""
-    raw = np.empty(array.nbytes + 1, np.uint8)
-    result = raw[1:].view(array.dtype).reshape(array.shape)
-    result[...] = array
-    assert not result.flags.aligned
-    return result
 
 
 @pytest.mark.parametrize(
@@ -360,7 +232,7 @@ def unaligned(array):
         unaligned,
         WithArray,
         WithDlpack,
-        _read_only,
+        read_only,
     ],
     ids=["negative", "fortran", "transposed", "strided", "big-endian", "unaligned", "array", "dlpack", "read-only"],
 )
@@ -430,203 +302,3 @@ def test_nested_inputs_and_numbers():
         exe(array, 2.0, 1.5)
     with pytest.raises(DTypeError, match="cannot hold"):
         exe(array, 2.0, 2**40)
-
-
-# --- states ------------------------------------------------------------------------------------------------------------------
-
-
-def test_a_training_step_learns_and_counts():
-    graph, _ = training()
-    w, steps = graph.state["w"], graph.state["steps"]
-    exe = build(graph)
-    x, target = training_data()
-    expected = evaluate(graph, dict(zip(graph.inputs, (x, target, np.float32(0.1)), strict=True)))
-    new = {graph[s].name: expected[v].copy() for s, v in graph.updates.items()}
-    array, version = w.array, w.version
-    first = float(exe(x, target, 0.1))
-    np.testing.assert_allclose(w.array, new["w"], rtol=1e-5)
-    assert w.array is array
-    assert w.version > version
-    for _ in range(20):
-        last = float(exe(x, target, 0.1))
-    assert last < first
-    assert steps.array == 21
-    assert not exe.memory.commits
-
-
-def test_an_input_that_is_the_state_itself():
-    graph = Graph()
-    builder = Builder(graph)
-    x = builder.input("x", tensor_type("f32", (4,)))
-    w = state(builder, "w", np.arange(4, dtype=np.float32))
-    new = add(w, 1.0)
-    graph.set_update(w.id, new.id)
-    graph.set_output("", add(flip(x), tanh(new)).id)
-    array = graph.state["w"].array
-    expected = array[::-1].copy() + np.tanh(array + 1)
-    np.testing.assert_allclose(build(graph, fused=False)(array), expected, rtol=1e-6)
-
-
-def test_profiling_leaves_states_alone():
-    graph, _ = training()
-    before = graph.state["w"].array.copy()
-    build(graph).profile(*training_data(), 0.1)
-    np.testing.assert_array_equal(graph.state["w"].array, before)
-    assert graph.state["steps"].array == 0
-
-
-def test_states_without_or_with_another_array():
-    graph, _ = training()
-    variable = graph.state.pop("w")
-    with pytest.raises(StateError, match="%w of graph 'train' has no array"):
-        build(graph)
-    graph.state["w"] = Variable(np.ones((2, 3), np.float32))
-    with pytest.raises(StateError, match=r"%w is f32\[3,2\]"):
-        build(graph)
-    graph.state["w"] = variable
-    build(graph)
-
-
-def test_derived_states_follow_their_sources():
-    graph = Graph()
-    builder = Builder(graph)
-    x = builder.input("x", tensor_type("f32", (2,)))
-    source = Variable(np.ones(2, np.float32))
-    doubled = DerivedVariable([source], lambda array: array * 2)
-    w = builder.wrap(graph.add_state("w", doubled.type, "frozen", doubled))
-    graph.set_output("", multiply(x, w).id)
-    exe = build(graph)
-    one = np.ones(2, np.float32)
-    np.testing.assert_array_equal(exe(one), [2, 2])
-    source.assign(np.array([3, 4], np.float32))
-    np.testing.assert_array_equal(exe(one), [6, 8])
-
-
-# --- guards and errors -------------------------------------------------------------------------------------------------------
-
-
-def test_a_loss_that_is_not_finite_changes_nothing():
-    graph, loss = training()
-    location = Location("train.py", 7)
-    graph.set_provenance(loss, Provenance(location))
-    exe = build(graph, guards=[loss])
-    x, target = training_data()
-    before = graph.state["w"].array.copy()
-    x[0, 0] = np.inf
-    with pytest.raises(NumericsError) as caught:
-        exe(x, target, 0.1)
-    assert caught.value.location == location
-    assert f"%{graph[loss].name} is not finite" in str(caught.value)
-    assert "learning rate" in str(caught.value)
-    np.testing.assert_array_equal(graph.state["w"].array, before)
-    assert graph.state["steps"].array == 0
-    x[0, 0] = 1
-    exe(x, target, 0.1)  # it goes on
-    assert graph.state["steps"].array == 1
-
-
-def test_without_a_guard_nothing_is_checked():
-    graph, _ = training()
-    x, target = training_data()
-    x[0, 0] = np.nan
-    assert np.isnan(build(graph)(x, target, 0.1))
-
-
-def test_an_error_in_a_kernel_says_where():
-    graph = Graph()
-    builder = Builder(graph)
-    x, i = builder.input("x", tensor_type("f32", (4,))), builder.input("i", tensor_type("i64", (2,)))
-    with builder.at(Provenance(Location("model.py", 3))):
-        y = take(x, i, 0)
-    graph.set_output("", y.id)
-    exe = build(graph)
-    with pytest.raises(Exception, match=r"model\.py:3"):
-        exe(np.zeros(4, np.float32), np.array([1, 9]))
-    assert exe(np.zeros(4, np.float32), np.array([1, 3])).shape == (2,)
-
-
-def test_an_op_without_a_kernel():
-    strange = OpDef("strange", ("x",), lambda a, x: x, lambda a, x: x, lambda site, d: (d,), Fusion.MOVEMENT)
-    graph = Graph()
-    x = Builder(graph).input("x", tensor_type("f32", (4,)))
-    graph.set_output("", graph.add(strange, strange.attributes(), (x.id,)).id)
-    with pytest.raises(BackendError, match="no array kernel for strange"):
-        build(graph)
-
-
-def test_no_warnings_from_the_arithmetic(recwarn):
-    graph = Graph()
-    x = Builder(graph).input("x", tensor_type("f32", (2,)))
-    graph.set_output("", divide(log(x), x).id)
-    build(graph)(np.array([0, -1], np.float32))
-    assert not recwarn.list
-
-
-# --- threads -----------------------------------------------------------------------------------------------------------------
-
-
-def in_threads(count, work):
-    """Run ``work(index)`` in threads and raise what any of them raised."""
-    errors = []
-
-    def run(index):
-        try:
-            work(index)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    if errors:
-        raise errors[0]
-
-
-def test_calls_from_several_threads():
-    exe = build(network())
-    inputs = [images() * (i + 1) for i in range(4)]
-    expected = [exe(x)["logits"] for x in inputs]
-
-    def work(index):
-        for _ in range(20):
-            np.testing.assert_array_equal(exe(inputs[index])["logits"], expected[index])
-
-    in_threads(4, work)
-    assert 1 <= len(exe._idle) <= 4
-
-
-def test_evaluation_beside_training_sees_whole_steps():
-    graph = Graph("step")
-    builder = Builder(graph)
-    states = [state(builder, f"w{i}", np.zeros(2000, np.float32)) for i in range(4)]
-    for each in states:
-        graph.set_update(each.id, add(each, 1.0).id)
-    graph.set_output("", builder.constant(np.zeros((), np.float32)).id)
-    step = build(graph)
-    reading = Graph("read")
-    builder = Builder(reading)
-    values = [builder.wrap(reading.add_state(n, v.type, "param", v)) for n, v in graph.state.items()]
-    for value in values:
-        reading.set_output(graph[states[0].id].name + value.node.name, reduce_sum(value, (0,)).id)
-    read = build(reading)
-
-    def work(index):
-        for _ in range(100):
-            if index < 2:
-                step()
-            else:
-                sums = {float(s) for s in read().values()}
-                assert len(sums) == 1, "a step was seen half done"
-
-    in_threads(4, work)
-    assert all(v.array[0] == 200 for v in graph.state.values())
-
-
-def test_a_program_is_all_that_a_backend_needs():
-    backend = NumpyBackend()
-    program = compiled(network(), backend.target())
-    again = Program(program.graph, program.schedule, program.plan, stages=("traced",))
-    assert backend.build(again).stages == ("traced",)

@@ -16,8 +16,8 @@ from irconv.ops.elementwise import add, log, subtract
 from irconv.ops.reduce import reduce_sum
 from irconv.ops.shape import transpose
 from irconv.types import tensor_type
+from tests.backends.executables import unaligned
 from tests.backends.handwritten import build, compiler_or_skip, only, random
-from tests.backends.test_executable import unaligned
 from tests.passes.programs import state
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from irconv.errors import ModelError
 from irconv.frontends.onnx import load_model
 
 RNG = np.random.default_rng(0)
@@ -41,3 +43,30 @@ def load(proto: onnx.ModelProto) -> Any:
 
 def f32(*shape: int) -> np.ndarray:
     return RNG.normal(size=shape).astype(np.float32)
+
+
+def small_network() -> onnx.ModelProto:
+    """A convolution with batch norm and a linear layer behind it, of any batch."""
+    nodes = [
+        helper.make_node("Conv", ["image", "conv.weight", "conv.bias"], ["features"], name="/conv/Conv", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["features", "bn.weight", "bn.bias", "bn.mean", "bn.var"], ["normal"], name="/bn"),
+        helper.make_node("Relu", ["normal"], ["active"]),
+        helper.make_node("GlobalAveragePool", ["active"], ["pooled"], name="/pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], name="/flatten"),
+        helper.make_node("Gemm", ["flat", "fc.weight", "fc.bias"], ["scores"], name="/fc/Gemm", transB=1),
+    ]
+    tensors = {
+        "conv.weight": f32(4, 3, 3, 3), "conv.bias": f32(4), "bn.weight": f32(4), "bn.bias": f32(4), "bn.mean": f32(4),
+        "bn.var": f32(4) ** 2 + 1, "fc.weight": f32(5, 4), "fc.bias": f32(5),
+    }  # fmt: skip
+    return model(nodes, [info("image", "batch", 3, 8, 8)], ["scores"], stored(**tensors))
+
+
+def refused(proto: onnx.ModelProto | bytes, *words: str) -> ModelError:
+    """The error of a model that cannot be imported, which has these words in it."""
+    data = proto if isinstance(proto, bytes) else proto.SerializeToString()
+    with pytest.raises(ModelError) as caught:
+        load_model(data)
+    for word in words:
+        assert word in str(caught.value)
+    return caught.value

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 import irconv
 from irconv import nn, optim
-from irconv.errors import ModelError
+from irconv.errors import DTypeError, ModelError
 from irconv.frontends.onnx import export, load_model
 from irconv.frontends.onnx.formats import FORMATS, decode
 from irconv.nn.module import Parameter
@@ -95,6 +95,21 @@ def test_data_that_do_not_fill_their_shape(number: int) -> None:
 def cast(number: int, source: int = TensorProto.FLOAT, **attributes: Any) -> Any:
     node = helper.make_node("Cast", ["x"], ["y"], to=number, **attributes)
     return irconv.compile(load(model([node], [info("x", None, dtype=source)], ["y"], opset=25)), backend="numpy")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "auto"])
+def test_arrays_of_either_type_call_after_call(backend: str) -> None:
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    exe = irconv.compile(load(model([node], [info("x", None, dtype=BF16)], ["y"])), backend=backend)
+    narrow = np.float32([1.5, -2.25, 300]).astype(bfloat16)
+    wide = narrow.astype(np.float32)
+    for array in (narrow, narrow, wide, wide, wide, narrow, wide):
+        np.testing.assert_array_equal(np.asarray(exe(array)).astype(np.float32), 2 * wide)
+    call = exe.bind(wide)
+    wide[0] = 4
+    np.testing.assert_array_equal(np.asarray(call()).astype(np.float32), 2 * wide)
+    with pytest.raises(DTypeError, match="converted before it is read"):
+        exe.bind(narrow)
 
 
 @pytest.mark.parametrize("saturate", [0, 1])

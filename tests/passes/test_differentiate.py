@@ -93,8 +93,7 @@ def test_chain():
         %d_mean = constant() value=1.0 : f64[]  # backward of %mean
         %d_multiply.constant = constant() value=0.25 : f64[]  # backward of %mean
         %d_multiply.multiply = multiply(%d_mean, %d_multiply.constant) : f64[]  # backward of %mean
-        %d_multiply.reshape = reshape(%d_multiply.multiply) shape=[1,1] : f64[1,1]  # backward of %mean
-        %d_multiply = broadcast(%d_multiply.reshape) shape=[2,2] : f64[2,2]  # backward of %mean
+        %d_multiply = broadcast(%d_multiply.multiply) shape=[2,2] : f64[2,2]  # backward of %mean
         %d_square = multiply(%d_multiply, %constant_1) : f64[2,2]  # backward of %multiply
         %d_subtract.constant = constant() value=2.0 : f64[]  # backward of %square
         %d_subtract.multiply = multiply(%subtract, %d_subtract.constant) : f64[2,2]  # backward of %square
@@ -116,8 +115,7 @@ def test_convolution_by_its_weight():
         %conv = conv(%x, %w) {window} : f64[2,2,4,4]
         %sum = sum(%conv) axes=[0,1,2,3] keepdims=false : f64[]
         %d_sum = constant() value=1.0 : f64[]  # backward of %sum
-        %d_conv.reshape = reshape(%d_sum) shape=[1,1,1,1] : f64[1,1,1,1]  # backward of %sum
-        %d_conv = broadcast(%d_conv.reshape) shape=[2,2,4,4] : f64[2,2,4,4]  # backward of %sum
+        %d_conv = broadcast(%d_sum) shape=[2,2,4,4] : f64[2,2,4,4]  # backward of %sum
         %d_w.im2col = im2col(%x) kernel=[3,3] {window} : f64[1,32,27]  # backward of %conv
         %d_w.transpose = transpose(%d_conv) axes=[1,0,2,3] : f64[2,2,4,4]  # backward of %conv
         %d_w.reshape = reshape(%d_w.transpose) shape=[1,2,32] : f64[1,2,32]  # backward of %conv

@@ -6,6 +6,7 @@ import pytest
 
 from irconv.graph import Graph
 from irconv.ops.elementwise import add, multiply, negative, square, subtract
+from irconv.ops.pool_taps import argmax_pool, window_scatter
 from irconv.ops.reduce import reduce_mean, reduce_sum
 from irconv.ops.shape import reshape
 from irconv.passes.check import Checker
@@ -97,3 +98,35 @@ def test_other_sums_stay(function):
 def test_integers_stay():
     graph = build(lambda x: (reduce_sum(negative(x), 0), reduce_sum(x, 0)), x="i32[4]")
     assert text(run(graph)) == text(graph)
+
+
+def _scattered_sum(axes, taps=argmax_pool, size=(4, 6), **window):
+    """The bias gradient of a convolution before a max pool."""
+
+    def function(x, d):
+        scatter = window_scatter(d, taps(x, 2, **window) if taps else x, size, 2, **window)
+        return scatter, reduce_sum(scatter, axes)
+
+    return function
+
+
+def test_sum_of_what_a_max_pool_sends_back():
+    after = run(build(_scattered_sum((0, 2, 3)), x="f32[2,3,4,6]", d="f32[2,3,2,3]"))
+    total = after[after.outputs["y1"]]
+    assert total.op.name == "sum" and after[total.operands[0]].name == "d"
+    overlapping = run(build(_scattered_sum((2, 3), stride=1), x="f32[2,3,4,6]", d="f32[2,3,3,5]"))
+    assert overlapping[overlapping[overlapping.outputs["y1"]].operands[0]].name == "d"
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "d"),
+    [
+        (_scattered_sum((0, 2)), "f32[2,3,4,6]", "f32[2,3,2,3]"),  # not over all places
+        (_scattered_sum((0, 2, 3), padding=1), "f32[2,3,4,6]", "f32[2,3,3,4]"),  # windows may lie in the padding alone
+        (_scattered_sum((0, 2, 3), size=(5, 7), ceil_mode=True), "f32[2,3,5,7]", "f32[2,3,3,4]"),
+        (_scattered_sum((0, 2, 3), taps=None), "u8[2,3,2,3]", "f32[2,3,2,3]"),  # taps that may be anything
+    ],
+)
+def test_sums_of_scatters_that_stay(function, x, d):
+    after = run(build(function, x=x, d=d))
+    assert after[after[after.outputs["y1"]].operands[0]].op.name == "window_scatter"

@@ -3,7 +3,9 @@
 from irconv.backends.native.kernels import (
     columns,
     contract,
+    conv_pool,
     elementwise,
+    fused_layers,
     indexing,
     mean_variance,
     movement,
@@ -15,6 +17,8 @@ from irconv.backends.native.kernels import (
     resize,
     row_softmax,
     scan,
+    scatter,
+    top_k,
     unpool,
     weight_gradient,
 )
@@ -22,7 +26,9 @@ from irconv.backends.native.kernels import (
 __all__ = [
     "columns",
     "contract",
+    "conv_pool",
     "elementwise",
+    "fused_layers",
     "indexing",
     "mean_variance",
     "movement",
@@ -34,6 +40,8 @@ __all__ = [
     "resize",
     "row_softmax",
     "scan",
+    "scatter",
+    "top_k",
     "unpool",
     "weight_gradient",
 ]

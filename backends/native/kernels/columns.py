@@ -16,6 +16,7 @@ from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import (
     INDEX,
     Expression,
+    Literal,
     Pointer,
     Type,
     Variable,
@@ -25,12 +26,13 @@ from irconv.backends.codegen.form import (
     load,
     select,
 )
+from irconv.backends.codegen.rules import wrapping
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.depthwise_plan import Outer
 from irconv.graph import Node
 from irconv.ops.window import Ints, window_counts
 from irconv.strides import Strides
-from irconv.types import F32, F64, DType
+from irconv.types import F16, DType
 
 TASK_ELEMENTS = 64 * 1024
 """Elements of the matrix that a task reads or writes."""
@@ -75,7 +77,7 @@ class Windows:
 
 @native("im2col")
 def im2col(request: NativeRequest) -> NativeKernel | None:
-    """The generator; None for anything but float32 and float64, and for groups apart from each other."""
+    """The generator; None for float16, and for groups apart from each other."""
     (node,) = (request.graph[i] for i in request.kernel.nodes)
     (x,) = request.graph.operands(node)
     w = _windows(request, node, x.type.shape[1], x.type.shape[2:], node.id, x.id)
@@ -88,7 +90,7 @@ def im2col(request: NativeRequest) -> NativeKernel | None:
         with body.loop("channel", 0, w.depth) as channel, ExitStack() as loops:
             tap, offset, inside = _taps(body, loops, w.axes(False), places, w.image[2:])
             value = load(source, channel * w.image[1] + offset)
-            number = select(inside, value, literal(0, Type(w.dtype)))
+            number = select(inside, value, Literal(0, Type(w.dtype)))
             body.store(target, (channel * w.taps + tap) * w.matrix[2], number)
     return _kernel(request, body, w, w.counts)
 
@@ -111,18 +113,19 @@ def col2im(request: NativeRequest) -> NativeKernel | None:
         target = body.pointer("place", out, at)
         source = body.pointer("from", Pointer("x", w.dtype), (group * BATCH + sample) * (area * w.matrix[1]))
         with body.loop("channel", 0, w.depth) as channel:
-            total = body.variable("total", literal(0, Type(w.dtype)))
+            total = body.variable("total", Literal(0, Type(w.dtype)))
             with ExitStack() as loops:
                 tap, offset, inside = _taps(body, loops, w.axes(True), places, steps)
                 loops.enter_context(body.when(inside))
-                body.assign(total, total + load(source, offset + (channel * w.taps + tap) * w.matrix[2]))
+                value = body.let("value", load(source, offset + (channel * w.taps + tap) * w.matrix[2]))
+                body.assign(total, total + value if w.dtype.is_float else wrapping("+", total, value))
             body.store(target, channel * w.image[1], total)
     return _kernel(request, body, w, w.size)
 
 
 def _windows(request: NativeRequest, node: Node, channels: int, size: Ints, matrix: int, image: int) -> Windows | None:
     a, shape, strides = node.attributes, request.graph[matrix].type.shape, request.strides[matrix]
-    if node.type.dtype not in (F32, F64):
+    if node.type.dtype is F16:  # summed in float32
         return None
     if a.groups > 1 and strides[0] != shape[1] * strides[1]:  # rows of all groups have to be counted through
         return None

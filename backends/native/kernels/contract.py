@@ -13,22 +13,26 @@ from irconv.backends.arrays.base import scratch
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import INDEX, Pointer, Variable, literal
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, native, native_kernel
 from irconv.backends.native.kernels.contraction import Contraction, Group, forward_axis, transposed_axis
 from irconv.backends.native.kernels.depthwise import depthwise, row_major_throughout
 from irconv.backends.native.kernels.direct import Direct, Names
-from irconv.backends.native.kernels.epilogue import make_epilogue
+from irconv.backends.native.kernels.epilogue import make_epilogue, nodes_ahead
 from irconv.backends.native.kernels.narrow import narrow_candidates
 from irconv.backends.native.kernels.packing import (
     copied,
     copied_shape,
-    copy_input,
     copy_tasks,
     pack_weight,
     packed_size,
     zero_row,
 )
+from irconv.backends.native.kernels.plain_contraction import plain_contraction
 from irconv.backends.native.kernels.plan import TABLE, Plan, plans
+from irconv.backends.native.kernels.prologue import STAGE, Stage, input_copy, is_staged, make_prologue, with_copy
+from irconv.backends.native.kernels.strips import PARTS
+from irconv.backends.native.kernels.unpacked import unpacked_candidates
 from irconv.backends.native.kernels.winograd import winograd_candidates
 from irconv.graph import Node
 from irconv.types import F32, F64, TensorType
@@ -37,19 +41,19 @@ MOST_ZEROS = 1 << 16
 """Elements that the row of zeros may have."""
 
 
-@native("conv", "conv_epilogue")
+@native("conv", "conv_epilogue", "conv_prologue", "conv_statistics")
 def conv(request: NativeRequest) -> NativeKernel | None:
     """A convolution; None for a group per channel, which has a kernel of its own, and for empty images."""
-    return _contract(request, "conv", _conv)
+    return _contract(request, "conv", describe_conv)
 
 
-@native("conv_transpose", "conv_transpose_epilogue")
+@native("conv_transpose", "conv_transpose_epilogue", "conv_transpose_prologue", "conv_transpose_sums")
 def conv_transpose(request: NativeRequest) -> NativeKernel | None:
     """A transposed convolution, or the gradient of a convolution by its input; None as for :func:`conv`."""
-    return _contract(request, "conv_transpose", _conv_transpose)
+    return _contract(request, "conv_transpose", describe_conv_transpose)
 
 
-@native("matmul", "matmul_epilogue")
+@native("matmul", "matmul_epilogue", "matmul_prologue")
 def matmul(request: NativeRequest) -> NativeKernel | None:
     """A product of matrices, or of batches of them; None for empty ones."""
     return _contract(request, "matmul", _matmul)
@@ -62,7 +66,7 @@ def _contract(
     (node,) = (graph[i] for i in request.kernel.nodes if graph[i].op.name == op)
     x, w = (operand.type for operand in graph.operands(node))
     if node.type.dtype not in (F32, F64) or 0 in (*x.shape[1:], *w.shape, *node.type.shape[1:]):
-        return None
+        return None if nodes_ahead(graph, request.kernel, node.id) else plain_contraction(request, node)
     c = describe(request, node)
     if c.group_count > 1 and c.channels == 1 and op != "matmul":
         made = depthwise(request)
@@ -73,14 +77,24 @@ def _contract(
 
 def _candidates(request: NativeRequest, node: Node, c: Contraction) -> list[Candidate]:
     """The ways to compute a contraction, the likeliest first."""
+    found = plans(c, request.machine)
+    direct = [Candidate(plan.name, partial(direct_kernel, request, node, c, plan)) for plan in found]
+    unpacked = unpacked_candidates(request, node, c, partial(direct_kernel, request, node, c, found[0]))
     few, tried = narrow_candidates(request, node, c)
     preferred, others = winograd_candidates(request, node, c)
-    direct = [Candidate(plan.name, partial(_direct, request, node, c, plan)) for plan in plans(c, request.machine)]
-    return [*few, *preferred, *direct, *tried, *others]
+    return [*few, *preferred, *unpacked, *direct, *tried, *others]
 
 
-def _direct(request: NativeRequest, node: Node, c: Contraction, plan: Plan) -> NativeKernel | None:
-    """The kernel of the direct algorithm."""
+def direct_kernel(
+    request: NativeRequest, node: Node, c: Contraction, plan: Plan, also: Sequence[Function] = ()
+) -> NativeKernel | None:
+    """The kernel of the direct algorithm.  ``also``: functions to stand in the same source."""
+    ahead = nodes_ahead(request.graph, request.kernel, node.id)
+    is_computed = bool(ahead) and is_staged(c)
+    if ahead and not is_computed:
+        if c.has_residues or c.long:
+            return None
+        plan = with_copy(plan)
     if plan.table and (plan.pixels * c.most_taps > TABLE or zero_row(c) > MOST_ZEROS):
         return None
     operands = operand_ids(request.graph, request.kernel)
@@ -89,49 +103,65 @@ def _direct(request: NativeRequest, node: Node, c: Contraction, plan: Plan) -> N
         return None
     names = [f"operand{i}" for i in range(len(operands))]
     names[len(operands) - 1 - operands[::-1].index(w)] = "w"
-    names[operands.index(x)] = "x"
+    if not ahead:
+        names[operands.index(x)] = "x"
     types = [request.graph[i].type.dtype for i in operands]
     pointers = {i: Pointer(name, dtype) for i, name, dtype in zip(operands, names, types, strict=True)}
     epilogue = make_epilogue(request, node.id, pointers, plan.lanes)
-    if epilogue is None:
+    if epilogue is None or (epilogue.statistics is not None and c.has_residues):
         return None
+    prologue = make_prologue(request, node.id, pointers, plan.lanes)
+    stage = Stage(c, plan, prologue) if prologue is not None and is_computed else None
     result = request.graph[epilogue.result].type.dtype
-    temporaries = ["packed", *(["padded"] if plan.copied else [])]
-    buffers = [("out", result), *zip(names, types, strict=True), *((name, c.dtype) for name in temporaries)]
+    temporaries = ["packed", *(["padded"] if plan.copied else []), *([] if stage is None else ["staged"])]
+    further = epilogue.further
+    buffers = [("out", result), *further.outputs, *zip(names, types, strict=True)]
+    buffers += [*((name, c.dtype) for name in temporaries), *further.temporaries]
     sizes = ["batch"] + ["outer"] * c.outer + ["channels"] * c.long
     numbers = [c.batch] + ([c.groups[0].count] if c.outer else []) + [c.channels] * c.long
+    if stage is not None:
+        sizes, numbers = [*sizes, STAGE], [*numbers, stage.memory]
+    sizes += further.sizes
     batch = Variable("batch", INDEX)
     channels = Variable("channels", INDEX) if c.long else literal(c.channels)
     functions, phases = [], []
 
-    def typed(written: str) -> tuple:
-        return tuple((name, dtype, name == written) for name, dtype in buffers)
+    def typed(*written: str) -> tuple:
+        return tuple((name, dtype, name in written) for name, dtype in buffers)
 
     functions.append(pack_weight(c, plan, typed("packed"), sizes, channels))
     phases.append(Phase(functions[-1].name, c.group_count * plan.blocks))
-    inner = copied(c, plan) if plan.copied else c
+    inner = copied(c, plan) if plan.copied else c if stage is None else stage.staged
     if plan.copied:
-        functions.append(copy_input(c, plan, typed("padded"), sizes, batch))
+        functions.append(input_copy(c, plan, prologue).function(typed("padded"), sizes, batch))
         phases.append(Phase(functions[-1].name, copy_tasks(c, plan)[0]))
-    source = "padded" if plan.copied else "x"
-    made = Names(typed("out"), tuple(sizes), source, Pointer("out", result), batch, channels)
-    functions.append(Direct(inner, plan, epilogue, made).function())
+    source = "staged" if stage is not None else "padded" if plan.copied else "x"
+    made = Names(typed("out", "staged", PARTS), tuple(sizes), source, Pointer("out", result), batch, channels)
+    functions.append(Direct(inner, plan, epilogue, made, stage).function())
     chunks = -(-c.batch * c.places // plan.chunk)
     phases.append(Phase(c.name, chunks * c.group_count * -(-plan.blocks // plan.task_blocks)))
-    first = 1 + len(operands)
+    results = 1 + len(further.outputs)
     kept: list[TensorType] = [scratch(c.dtype, packed_size(c, plan))]
     if plan.copied:
         kept.append(scratch(c.dtype, *copied_shape(c, plan)))
-    prepared = () if c.long else (Prepared(1 + operands.index(w), first, 0),)
+    if stage is not None:
+        kept.append(stage.scratch(request.threads))
+    addition = epilogue.addition(chunks, typed(*(name for name, _ in further.outputs)), sizes)
+    functions += addition.functions
+    phases += addition.phases
+    numbers += addition.numbers
+    kept += addition.scratch
+    prepared = () if c.long else (Prepared(results + operands.index(w), results + len(operands), 0),)
     return native_kernel(
-        print_c(functions), tuple(phases), tuple(numbers), tuple(kept), machine=request.machine, prepared=prepared
+        print_c([*functions, *also]), tuple(phases), tuple(numbers), tuple(kept), machine=request.machine, prepared=prepared
     )
 
 
 # --- what is summed ------------------------------------------------------------------------------------------------------
 
 
-def _conv(request: NativeRequest, node: Node) -> Contraction:
+def describe_conv(request: NativeRequest, node: Node) -> Contraction:
+    """A convolution as a contraction."""
     x, w = (operand.type.shape for operand in request.graph.operands(node))
     a = node.attributes
     axes = tuple(
@@ -141,7 +171,8 @@ def _conv(request: NativeRequest, node: Node) -> Contraction:
     return _image(request, node, "conv", axes, w[1], w[0] // a.groups, (1, 0))
 
 
-def _conv_transpose(request: NativeRequest, node: Node) -> Contraction:
+def describe_conv_transpose(request: NativeRequest, node: Node) -> Contraction:
+    """A transposed convolution as a contraction."""
     x, w = (operand.type.shape for operand in request.graph.operands(node))
     a = node.attributes
     axes = tuple(

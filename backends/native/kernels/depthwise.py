@@ -6,7 +6,8 @@ are constant; what follows is computed on each pixel before it is written.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.codegen.body import Body
@@ -14,10 +15,8 @@ from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import (
     INDEX,
     Expression,
-    Function,
     Literal,
     Pointer,
-    PointerArray,
     Type,
     Variable,
     call,
@@ -25,9 +24,11 @@ from irconv.backends.codegen.form import (
     load,
 )
 from irconv.backends.codegen.machine import Machine
+from irconv.backends.codegen.statements import Function, PointerArray
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, Prepared, native_kernel
 from irconv.backends.native.kernels.contraction import Residue, forward_axis, transposed_axis
 from irconv.backends.native.kernels.depthwise_plan import (
+    FEWEST_TAPS,
     Layer,
     Outer,
     Tile,
@@ -40,15 +41,14 @@ from irconv.backends.native.kernels.depthwise_plan import (
     uses_of,
 )
 from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
+from irconv.backends.native.kernels.plan import even_share
+from irconv.backends.native.kernels.strips import PARTS
 from irconv.graph import Node
 from irconv.ops.window import Ints
 from irconv.types import F32, F64, DType, TensorType
 
-TASK_PRODUCTS = 500_000
-"""Multiplications of a task: 10 to 20 us."""
-
-FEWEST_TAPS = 9
-"""A layer with fewer takes no less time: it waits for memory."""
+TASK_PRODUCTS = 250_000
+"""Multiplications of a task, at most: 5 to 10 us."""
 
 Buffers = tuple[tuple[str, DType, bool], ...]
 BATCH = Variable("batch", INDEX)
@@ -67,7 +67,7 @@ def depthwise(request: NativeRequest) -> NativeKernel | None:
         return None
     if row_major_throughout(request, node) or x == w:
         return None
-    layer = _layer(request, node)
+    layer = depthwise_layer(request, node)
     lanes = request.machine.lanes(layer.dtype.bytes)
     if not has_code(layer, request.machine):
         return None
@@ -81,18 +81,27 @@ def depthwise(request: NativeRequest) -> NativeKernel | None:
         return None
     out = Pointer("out", graph[epilogue.result].type.dtype)
 
-    def buffers(written: str) -> Buffers:
-        parts = [(out.name, out.dtype), *zip(names, types, strict=True), ("packed", layer.dtype)]
-        return tuple((name, dtype, name == written) for name, dtype in parts)
+    further = epilogue.further
 
+    def buffers(*written: str) -> Buffers:
+        parts = [(out.name, out.dtype), *further.outputs, *zip(names, types, strict=True), ("packed", layer.dtype)]
+        return tuple((name, dtype, name in written) for name, dtype in [*parts, *further.temporaries])
+
+    sizes = ("batch", *further.sizes)
     code = DepthwiseCode(layer, request.machine, epilogue, out)
-    rows = layer.batch * layer.rows
-    functions = [_pack(layer, lanes, buffers("packed")), code.function(buffers("out"))]
-    phases = (Phase(functions[0].name, 1), Phase(functions[1].name, -(-rows // code.task_rows)))
+    tasks = -(-layer.batch * layer.rows // code.task_rows)
+    addition = epilogue.addition(tasks, buffers(*(name for name, _ in further.outputs)), sizes)
+    functions = [pack_depthwise(layer, lanes, buffers("packed"), sizes), code.function(buffers("out", PARTS), sizes)]
+    phases = (Phase(functions[0].name, 1), Phase(functions[1].name, tasks), *addition.phases)
     packed = TensorType(layer.dtype, (layer.outer_taps, layer.width, layer.padded(lanes)))
-    prepared = (Prepared(1 + operands.index(w), 1 + len(operands), 0),)
+    results = 1 + len(further.outputs)
     return native_kernel(
-        print_c(functions), phases, (layer.batch,), (packed,), machine=request.machine, prepared=prepared
+        print_c([*functions, *addition.functions]),
+        phases,
+        (layer.batch, *addition.numbers),
+        (packed, *addition.scratch),
+        machine=request.machine,
+        prepared=(Prepared(results + operands.index(w), results + len(operands), 0),),
     )
 
 
@@ -101,7 +110,8 @@ def row_major_throughout(request: NativeRequest, node: Node) -> bool:
     return request.strides[node.operands[0]][1] != 1 and request.strides[request.kernel.outputs[0]][1] != 1
 
 
-def _layer(request: NativeRequest, node: Node) -> Layer:
+def depthwise_layer(request: NativeRequest, node: Node) -> Layer:
+    """The convolution as the code here sees it."""
     x, w = request.graph.operands(node)
     a, size, kernel, counts = node.attributes, x.type.shape[2:], w.type.shape[2:], node.type.shape[2:]
     transposed = node.op.name == "conv_transpose"
@@ -120,7 +130,7 @@ def _layer(request: NativeRequest, node: Node) -> Layer:
     )
 
 
-def _pack(layer: Layer, lanes: int, buffers: Buffers) -> Function:
+def pack_depthwise(layer: Layer, lanes: int, buffers: Buffers, sizes: Sequence[str]) -> Function:
     """Weights by taps, channels side by side."""
     body = Body()
     w, packed = Pointer("w", layer.dtype), Pointer("packed", layer.dtype)
@@ -141,7 +151,7 @@ def _pack(layer: Layer, lanes: int, buffers: Buffers) -> Function:
         if layer.padded(lanes) > layer.channels:
             with body.loop("c", layer.channels, layer.padded(lanes)) as c:
                 body.store(row, c, literal(0, Type(layer.dtype)))
-    return body.function("depthwise_pack", buffers, ("batch",))
+    return body.function("depthwise_pack", buffers, sizes)
 
 
 class DepthwiseCode:
@@ -154,16 +164,16 @@ class DepthwiseCode:
         self.count = None if layer.channels >= self.lanes else layer.channels
         taps = max(FEWEST_TAPS, layer.outer_taps * layer.last.most_taps)
         row = layer.channels * layer.last.outputs * taps
-        self.task_rows = max(1, TASK_PRODUCTS // max(1, row))
+        self.task_rows = even_share(layer.rows, max(1, min(layer.rows, TASK_PRODUCTS // max(1, row))))
 
-    def function(self, buffers: Buffers) -> Function:
+    def function(self, buffers: Buffers, sizes: Sequence[str]) -> Function:
         layer, body = self.layer, self.body
         xs = body.pointers("inputs", layer.dtype, layer.outer_taps)
         ws = body.pointers("weights", layer.dtype, layer.outer_taps)
         rows = BATCH * layer.rows
         with body.tasks() as task:
             last = call("smaller", (task + 1) * self.task_rows, rows)
-            with body.loop("row", task * self.task_rows, last) as row:
+            with self._strips(task, last) as (begin, end), body.loop("row", begin, end) as row:
                 sample, places = output_row(body, layer, row)
                 per_tap = layer.width * layer.padded(self.lanes)
                 with rows_seen(body, layer, sample, places) as (offset, tap, seen):
@@ -177,7 +187,23 @@ class DepthwiseCode:
                             shift = body.let("shift", turn * (tile.pixels * step * layer.x_strides[-1]))
                             first = body.let("first_pixel", turn * (tile.pixels * self.layer.last.out_step))
                             self.tile(residue, tile, first, shift, xs, ws, seen, index)
-        return body.function("depthwise", buffers, ("batch",))
+        return body.function("depthwise", buffers, sizes)
+
+    @contextmanager
+    def _strips(self, task: Expression, last: Expression) -> Iterator[tuple[Expression, Expression]]:
+        """Statements for the rows of a task; with statistics for some at a time, which are added when they are written."""
+        body, statistics = self.body, self.epilogue.statistics
+        first = task * self.task_rows
+        if statistics is None:
+            yield first, last
+            return
+        pixels = self.layer.last.outputs
+        size = max(1, statistics.strip(self.layer.channels) // pixels)
+        seen = body.variable("seen", literal(0))
+        with body.loop("strip", first, last, size) as strip:
+            end = body.let("strip_end", call("smaller", strip + size, last))
+            yield strip, end
+            statistics.add_pixels(body, self.out, task, strip * pixels, (end - strip) * pixels, seen)
 
     def tile(
         self,

@@ -14,7 +14,6 @@ from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import (
     INDEX,
     Expression,
-    Function,
     Pointer,
     Type,
     Variable,
@@ -23,9 +22,11 @@ from irconv.backends.codegen.form import (
     load,
 )
 from irconv.backends.codegen.machine import Machine
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native_kernel
 from irconv.backends.native.kernels.contraction import forward_axis
 from irconv.backends.native.kernels.depthwise_plan import (
+    FEWEST_TAPS,
     Layer,
     Outer,
     first_channel,
@@ -41,9 +42,6 @@ from irconv.types import I64, DType, TensorType
 
 SPLIT_PRODUCTS, MOST_SPLITS = 1_000_000, 32
 """Multiplications of a task (some 30 us), and how many tasks there are at most."""
-
-FEWEST_TAPS = 9
-"""A layer with fewer takes no less time: it waits for memory."""
 
 MOST_CHAINS = 4
 """Neighbouring pixels are added to different sums, so many at most: one addition need not wait for the other."""

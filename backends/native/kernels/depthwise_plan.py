@@ -28,6 +28,9 @@ MOST_PRODUCTS = 256
 
 MOST_OUTER_TAPS = 1024
 
+FEWEST_TAPS = 9
+"""A layer with fewer takes no less time: it waits for memory."""
+
 
 @dataclass(frozen=True)
 class Outer:

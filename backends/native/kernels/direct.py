@@ -14,18 +14,17 @@ Sums run over taps, then channels, in order, with one accumulator for each resul
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from irconv.backends.codegen.access import element_offset
 from irconv.backends.codegen.body import Body
 from irconv.backends.codegen.form import (
     Expression,
-    Function,
     Literal,
     Operand,
     Pointer,
-    PointerArray,
     Type,
     Variable,
     compare,
@@ -34,11 +33,13 @@ from irconv.backends.codegen.form import (
     select,
     splat,
 )
+from irconv.backends.codegen.statements import Function, PointerArray
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue
 from irconv.backends.native.kernels.packing import least, unravel, weighted
 from irconv.backends.native.kernels.plan import Plan
 from irconv.backends.native.kernels.planes import PlaneStore, is_planar
+from irconv.backends.native.kernels.prologue import Stage
 from irconv.backends.native.kernels.tiles import Cursor, Filler, Place, cursor, places, residue_tables, start_of
 from irconv.types import I64, DType
 
@@ -96,8 +97,8 @@ class _Following:
 class Direct:
     """Writes the function that does the sums."""
 
-    def __init__(self, c: Contraction, plan: Plan, epilogue: Epilogue, names: Names):
-        self.c, self.plan, self.epilogue, self.names = c, plan, epilogue, names
+    def __init__(self, c: Contraction, plan: Plan, epilogue: Epilogue, names: Names, stage: Stage | None = None):
+        self.c, self.plan, self.epilogue, self.names, self.stage = c, plan, epilogue, names, stage
         self.body = Body()
         self.vector = Type(c.dtype, plan.lanes)
         self.group: list[Expression] = []
@@ -129,7 +130,8 @@ class Direct:
             first = body.let("first_block", (rest % parts if c.groups else rest) * plan.task_blocks)
             last = body.let("last_block", least(first + plan.task_blocks, plan.blocks))
             panels = body.pointer("panels", Pointer("packed", c.dtype), group * self._panel_elements * plan.blocks)
-            source = body.pointer("image", Pointer(self.names.x, c.dtype), weighted(self.group, [g.x for g in c.groups]))
+            source = Pointer(self.names.x, c.dtype) if self.stage is None else self.stage.own(body, self.names.x)
+            source = body.pointer("image", source, weighted(self.group, [g.x for g in c.groups]))
             self._residues(tables, chunk, first, last, panels, source)
         return body.function(c.name, self.names.buffers, self.names.sizes)
 
@@ -163,19 +165,55 @@ class Direct:
             assert self.array is not None
             filler = Filler(body, c, plan, self.axes, self.array, source, zeros)
             if plan.pixels_outer:
-                with body.loop("tile", start, stop, plan.pixels) as tile:
+                tiles = self._strips(chunk, start, stop, first, last)
+                with tiles as (begin, end), body.loop("tile", begin, end, plan.pixels) as tile:
                     self.start = start_of(body, self.axes, tile)
-                    filler.fill(tile, stop, self.start)
+                    origin = self._compute(source, self.start, tile, least(tile + plan.pixels, end))
+                    filler.fill(_distance(origin, tile), end - origin, self.start)
                     with body.loop("block", first, last) as block:
-                        self._tile(tile, stop, self._panel(block, panels))
+                        self._tile(tile, end, self._panel(block, panels))
             else:
+                origin = self._compute(source, None, start, stop)
                 with body.loop("block", first, last) as block:
                     panel = self._panel(block, panels)
                     self.following = self._following(panel, start, stop) if plan.prefetched else None
-                    with body.loop("tile", start, stop, plan.pixels) as tile:
+                    tiles = self._strips(chunk, start, stop, block, block + 1)
+                    with tiles as (begin, end), body.loop("tile", begin, end, plan.pixels) as tile:
                         self.start = start_of(body, self.axes, tile)
-                        filler.fill(tile, stop, self.start)
-                        self._tile(tile, stop, panel)
+                        filler.fill(tile - origin, end - origin, self.start)
+                        self._tile(tile, end, panel)
+
+    def _compute(
+        self, source: Pointer, position: Sequence[Expression] | None, start: Expression, stop: Expression
+    ) -> Expression:
+        """Fill ``source`` where tasks compute the pixels that they read; the number of the pixel that then lies first there."""
+        if self.stage is None:
+            return literal(0)
+        first = start_of(self.body, self.axes, start) if position is None else position
+        self.stage.fill(self.body, source, self.axes, self.group, first, self.body.let("there", stop - start))
+        return start
+
+    @contextmanager
+    def _strips(
+        self, chunk: Expression, start: Expression, stop: Expression, first: Expression, last: Expression
+    ) -> Iterator[tuple[Expression, Expression]]:
+        """Statements for the pixels of a task and blocks from one to before another; with statistics, for some at a time.
+
+        Those are taken of a strip of pixels as soon as it is written.
+        """
+        body, c, plan, statistics = self.body, self.c, self.plan, self.epilogue.statistics
+        if statistics is None:
+            yield start, stop
+            return
+        blocks = plan.task_blocks if plan.pixels_outer else 1
+        size = statistics.strip(min(blocks * plan.width, c.columns), plan.pixels)
+        columns = self._column(first * plan.width), self._column(least(last * plan.width, c.columns))
+        seen = body.variable("seen", literal(0))
+        with body.loop("strip", start, stop, size) as strip:
+            end = body.let("strip_end", least(strip + size, stop))
+            yield strip, end
+            places, exact = ((end - strip, statistics.step),), c.columns % plan.lanes == 0
+            statistics.add(body, self.names.out, chunk, columns, strip * statistics.step, places, end - strip, seen, exact)
 
     def _zeros(self) -> Pointer | None:
         if not self.plan.table:
@@ -418,6 +456,10 @@ class Direct:
             if g.out[0] != c.out_column:
                 index[g.out[0]] = e
         return [index[axis] for axis in sorted(index)]
+
+
+def _distance(start: Expression, stop: Expression) -> Expression:
+    return literal(0) if stop is start else stop - start
 
 
 def literal_condition(holds: bool) -> bool | None:

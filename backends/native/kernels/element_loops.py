@@ -14,7 +14,6 @@ from irconv.backends.codegen.form import (
     INDEX,
     Expression,
     Pointer,
-    TransposeTile,
     Type,
     Variable,
     call,
@@ -23,6 +22,7 @@ from irconv.backends.codegen.form import (
     splat,
 )
 from irconv.backends.codegen.library_tiles import LANES
+from irconv.backends.codegen.statements import TransposeTile
 from irconv.backends.native.kernels.element_space import Space, Term
 from irconv.types import BOOL, F32, F64
 

@@ -6,7 +6,7 @@ or repeated along the axes where it has one element.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from irconv.backends.codegen.access import as_stored, broadcast_strides, vector_load, vector_store
@@ -15,7 +15,13 @@ from irconv.backends.codegen.expressions import can_evaluate, evaluate, values_r
 from irconv.backends.codegen.form import Expression, Operand, Pointer
 from irconv.backends.native.base import NativeRequest
 from irconv.backends.native.kernels.contraction import Contraction, linear
+from irconv.backends.native.kernels.statistics import statistics_of
+from irconv.backends.native.kernels.strips import Addition, Strips
+from irconv.backends.native.kernels.sums import sums_of
 from irconv.graph import Graph
+from irconv.kernel import Kernel
+from irconv.op import Fusion
+from irconv.types import DType
 
 LIGHT = frozenset(
     {
@@ -25,6 +31,9 @@ LIGHT = frozenset(
     }
 )
 """Ops of a few instructions: their code may stand once for each accumulator."""
+
+MOST_BEHIND = 24
+"""Values behind a parameter that are looked at: a normalisation's scale is made of six."""
 
 LIGHT_OPS = 8
 """How many of them."""
@@ -38,6 +47,7 @@ class Epilogue:
     product:  id of the contraction; ``result``: of what is written.
     pointers: the buffers of values from outside, by id.
     strides:  of those values and of the result, by the axes of the result.
+    statistics: what else is made of the result, if anything.
     """
 
     request: NativeRequest
@@ -45,7 +55,17 @@ class Epilogue:
     product: int
     result: int
     pointers: dict[int, Pointer]
-    strides: dict[int, tuple[int, ...]]
+    strides: Mapping[int, tuple[int, ...]]
+    statistics: Strips | None = None
+
+    @property
+    def further(self) -> Addition:
+        """Names of what the kernel has for its statistics."""
+        return Addition() if self.statistics is None else self.statistics.names()
+
+    def addition(self, parts: int, buffers: Sequence[tuple[str, DType, bool]], sizes: Sequence[str]) -> Addition:
+        """What the kernel has for its statistics, where its tasks make so many parts."""
+        return Addition() if self.statistics is None else self.statistics.addition(parts, buffers, sizes)
 
     @property
     def is_light(self) -> bool:
@@ -73,7 +93,7 @@ class Epilogue:
         self,
         body: Body,
         value: Expression,
-        strides: dict[int, tuple[int, ...]],
+        strides: Mapping[int, tuple[int, ...]],
         index: Sequence[Operand],
         axis: int,
         count: Operand | None,
@@ -87,7 +107,7 @@ class Epilogue:
         self,
         body: Body,
         value: Expression,
-        strides: dict[int, tuple[int, ...]],
+        strides: Mapping[int, tuple[int, ...]],
         index: Sequence[Operand],
         axis: int,
         count: Operand | None,
@@ -110,8 +130,14 @@ class Epilogue:
 def make_epilogue(request: NativeRequest, product: int, pointers: dict[int, Pointer], lanes: int) -> Epilogue | None:
     """The epilogue of the contraction ``product`` in the kernel, or None where there is no code for it."""
     graph, kernel = request.graph, request.kernel
-    nodes = tuple(i for i in kernel.nodes if i != product)
-    if len(kernel.outputs) != 1 or not can_evaluate(graph, nodes, lanes):
+    ahead = {product, *nodes_ahead(graph, kernel, product)}
+    nodes = tuple(i for i in kernel.nodes if i not in ahead)
+    statistics = statistics_of(request, lanes) or sums_of(request, pointers, lanes)
+    if statistics is not None:
+        nodes = tuple(i for i in nodes if i not in statistics.nodes)
+    elif len(kernel.outputs) != 1:
+        return None
+    if not can_evaluate(graph, nodes, lanes):
         return None
     result = kernel.outputs[0]
     shape = graph[product].type.shape
@@ -120,12 +146,24 @@ def make_epilogue(request: NativeRequest, product: int, pointers: dict[int, Poin
     strides = {result: tuple(request.strides[result])}
     for i in values_read(graph, nodes):
         if i != product:
-            strides[i] = _strides(request, i, shape)
-    return Epilogue(request, nodes, product, result, pointers, strides)
+            strides[i] = operand_strides(request, i, shape)
+    return Epilogue(request, nodes, product, result, pointers, strides, statistics)
 
 
-def _strides(request: NativeRequest, i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides over the result of a value from outside.
+def nodes_ahead(graph: Graph, kernel: Kernel, product: int) -> tuple[int, ...]:
+    """The kernel's ops that the contraction's operands are made by, in topological order."""
+    found: set[int] = set()
+    waiting = list(graph[product].operands)
+    while waiting:
+        i = waiting.pop()
+        if i in kernel.nodes and i not in found:
+            found.add(i)
+            waiting += graph[i].operands
+    return tuple(i for i in kernel.nodes if i in found)
+
+
+def operand_strides(request: NativeRequest, i: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides over a value of ``shape`` of one from outside that goes into it.
 
     A batch of one must not give other code than any other: what is repeated along some axis, or is a parameter, does not move
     along axes where it has one element.
@@ -140,7 +178,17 @@ def _strides(request: NativeRequest, i: int, shape: tuple[int, ...]) -> tuple[in
 
 
 def _is_parameter(graph: Graph, i: int) -> bool:
-    """Whether a value is a constant or a state, or that in another shape: no batch is in it."""
-    while not graph[i].is_leaf and len(graph[i].operands) == 1:
-        i = graph[i].operands[0]
-    return i in graph.states or graph[i].op.name == "constant"
+    """Whether a value is a constant or a state, or a few ops make it from such: no batch is in it."""
+    seen, waiting = {i}, [i]
+    while waiting:
+        node = graph[waiting.pop()]
+        if node.is_leaf and not (node.id in graph.states or node.op.name == "constant"):
+            return False
+        if len(node.operands) > 1 and node.op.fusion is not Fusion.ELEMENTWISE:
+            return False
+        fresh = set(node.operands) - seen
+        seen |= fresh
+        waiting += fresh
+        if len(seen) > MOST_BEHIND:
+            return False
+    return True

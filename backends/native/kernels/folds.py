@@ -5,12 +5,13 @@ State and steps are expressions over scalars or vectors of any width, so one fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from irconv.backends.codegen.form import Expression, Literal, Type, compare, convert, literal, select, splat
-from irconv.types import I32, DType
+from irconv.backends.codegen.body import Body
+from irconv.backends.codegen.form import Bits, Expression, Literal, Type, compare, convert, literal, select, splat
+from irconv.types import I16, I32, I64, DType
 
 Read = Callable[[int], Expression]
 """``read(position)``: the element of an operand that belongs to the window itself."""
@@ -80,7 +81,6 @@ class Winner:
     largest: bool
     value_at: int
     tap_at: int
-    dtype: DType
     divides: bool = False
 
     def first(self, x: Expression, read: Read) -> tuple[Expression, ...]:
@@ -95,7 +95,7 @@ class Winner:
         return select(wins, x, best), select(wins, tap_number(tap, winner.type), winner)
 
     def results(self, state: tuple[Expression, ...], divisor: Expression | None) -> tuple[Expression, ...]:
-        wanted = {self.value_at: state[0], self.tap_at: convert(state[1], self.dtype)}
+        wanted = {self.value_at: state[0], self.tap_at: state[1]}
         return tuple(wanted[at] for at in sorted(wanted) if at >= 0)
 
 
@@ -138,6 +138,40 @@ class Chosen:
 
     def results(self, state: tuple[Expression, ...], divisor: Expression | None) -> tuple[Expression, ...]:
         return state
+
+
+def fold_all(body: Body, fold: Fold, values: Sequence[Expression], read: Read) -> tuple[Expression, ...]:
+    """The state after all taps of a window, given their values in order.
+
+    The winning tap is the first one with the bits of the extremum, which is a copy of it: one comparison for each tap, where
+    keeping up with the best so far takes a mask of several.
+    """
+    if isinstance(fold, Winner):
+        (best,) = fold_all(body, Extremum(fold.largest), values, read)
+        winner: Expression = Literal(len(values) - 1, tap_type(best.type))
+        for number in range(len(values) - 2, -1, -1):
+            same = compare("==", _bits(values[number]), _bits(best))
+            winner = body.let("winner", select(same, Literal(number, winner.type), winner))
+        return best, winner
+    state = fold.first(values[0], read)
+    for number, value in enumerate(values[1:], start=1):
+        state = tuple(body.let("state", part) for part in fold.step(state, value, literal(number), read))
+    return state
+
+
+def _bits(value: Expression) -> Expression:
+    """The bits of a number as an integer, which tells NaNs and zeros of either sign apart."""
+    if not value.type.dtype.is_float:
+        return value
+    return Bits(value, Type(I64 if value.type.dtype.bytes == 8 else I32, value.type.lanes))
+
+
+def narrowed(value: Expression, dtype: DType) -> Expression:
+    """Integers as those of ``dtype``, vectors by halving: compilers convert to less than half the size lane by lane."""
+    halves = {8: I32, 4: I16}
+    while value.type.lanes > 1 and value.type.dtype.bytes > 2 * dtype.bytes:
+        value = convert(value, halves[value.type.dtype.bytes])
+    return convert(value, dtype)
 
 
 def number_like(value: Expression, type_: Type) -> Expression:

@@ -8,6 +8,7 @@ Rows of the outer axis are the tasks: what is added back to one place is added i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import (
     FLOAT,
     Expression,
-    Function,
     Literal,
     Pointer,
     Type,
@@ -27,6 +27,7 @@ from irconv.backends.codegen.form import (
     select,
 )
 from irconv.backends.codegen.rules import wrapping
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import Check, NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.element_loops import Sizes
 from irconv.backends.native.kernels.movement import stored_dtype
@@ -36,6 +37,9 @@ from irconv.types import F16, F32, I64, DType, TensorType
 
 CHECK, WORK = "check_indices", "indexed"
 TASK_ELEMENTS = 16 * 1024
+
+Buffer = tuple[str, DType, bool]
+"""Name, element type, and whether a phase writes it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def _kernel(op: Indexed, indices: TensorType, axis: int) -> NativeKernel:
             "count": indices.size,
         }.items()
     }
-    functions = [_check(op, sizes, named), _work(op, sizes, named)]
+    functions = [check_function(_buffers(op, CHECK), op.indices, sizes, named), _work(op, sizes, named)]
     tasks = max(1, -(-op.outer // max(1, rows)))
 
     def refuse(out: Any, data: Any, where: Any, *scratch: Any) -> None:
@@ -113,26 +117,26 @@ def _kernel(op: Indexed, indices: TensorType, axis: int) -> NativeKernel:
     )
 
 
-def _buffers(op: Indexed, phase: str) -> list[tuple[str, DType, bool]]:
+def _buffers(op: Indexed, phase: str) -> list[Buffer]:
     works = phase == WORK
     return [("out", op.data, works), ("data", op.data, False), ("indices", op.indices, False), ("status", F32, not works)]
 
 
-def _check(op: Indexed, sizes: Sizes, named: dict[str, Expression]) -> Function:
-    """0 in the temporary, NaN if an index lies outside."""
+def check_function(buffers: Sequence[Buffer], indices: DType, sizes: Sizes, named: dict[str, Expression]) -> Function:
+    """A phase that leaves 0 in the temporary ``status``, NaN if one of ``count`` indices lies outside ``size``."""
     body = Body()
     outside = body.variable("outside", literal(0))
     with body.loop("i", 0, named["count"]) as i:
-        index = body.let("index", _index(op, i))
+        index = body.let("index", _index(indices, i))
         wrong = (index < -named["size"]) | (index >= named["size"])
         body.assign(outside, outside | select(wrong, literal(1), literal(0)))
     status = select(outside > 0, Literal(math.nan, FLOAT), Literal(0.0, FLOAT))
     body.store(Pointer("status", F32), 0, status)
-    return body.function(CHECK, _buffers(op, CHECK), sizes.names)
+    return body.function(CHECK, buffers, sizes.names)
 
 
-def _index(op: Indexed, at: Expression) -> Expression:
-    return convert(load(Pointer("indices", op.indices), at), I64)
+def _index(indices: DType, at: Expression) -> Expression:
+    return convert(load(Pointer("indices", indices), at), I64)
 
 
 def _work(op: Indexed, sizes: Sizes, named: dict[str, Expression]) -> Function:
@@ -149,19 +153,19 @@ def _work(op: Indexed, sizes: Sizes, named: dict[str, Expression]) -> Function:
                 body.store(whole, i, Literal(0, Type(op.data)))
         with body.loop("pick", 0, picks) as pick:
             if op.by_row:
-                place = _place(body, op, pick, size)
+                place = place_at(body, op.indices, pick, size)
                 with body.loop("i", 0, inner) as i:
                     _move(body, op, whole, place * inner + i, picked, pick * inner + i)
             else:
                 with body.loop("i", 0, inner) as i:
-                    place = _place(body, op, (row * picks + pick) * inner + i, size)
+                    place = place_at(body, op.indices, (row * picks + pick) * inner + i, size)
                     _move(body, op, whole, place * inner + i, picked, pick * inner + i)
     return body.function(WORK, _buffers(op, WORK), sizes.names)
 
 
-def _place(body: Body, op: Indexed, at: Expression, size: Expression) -> Expression:
-    """An index counted from the front."""
-    index = body.let("index", _index(op, at))
+def place_at(body: Body, indices: DType, at: Expression, size: Expression) -> Expression:
+    """The index at ``at``, counted from the front."""
+    index = body.let("index", _index(indices, at))
     return body.let("place", select(index < 0, index + size, index))
 
 

@@ -1,13 +1,8 @@
 """Mean and variance of one value over the same axes, in one pass over memory.
 
 A segment that stays in cache is read twice: for its mean m and for M, the sum of the squares of what is left when m is taken
-away.  Segments, then chunks, are merged in a fixed order (Chan, Golub and LeVeque 1979)::
-
-    n = n1 + n2,   d = m2 - m1,   m = m1 + d n2 / n,   M = M1 + M2 + d^2 n1 n2 / n
-
-All of it is done for x - s, with the first element (of each result) as the shift s: the means of segments are small numbers
-then, their differences d are exact enough, and a mean that is large beside the spread costs no accuracy, as with two passes
-over everything.  Where the deviations from the mean are wanted as well, a last phase stores them.
+away.  Segments, then chunks, are merged in a fixed order, as :mod:`.moments` says; the shift is the first element of each
+result.  Where the deviations from the mean are wanted as well, a last phase stores them.
 """
 
 from __future__ import annotations
@@ -16,21 +11,10 @@ from collections.abc import Sequence
 
 from irconv.backends.codegen.body import Body
 from irconv.backends.codegen.c import print_c
-from irconv.backends.codegen.form import (
-    Expression,
-    Function,
-    Literal,
-    Pointer,
-    Type,
-    Variable,
-    compare,
-    convert,
-    literal,
-    load,
-    select,
-    splat,
-)
+from irconv.backends.codegen.form import Expression, Pointer, Variable, compare, literal, load, splat
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
+from irconv.backends.native.kernels.moments import Moments
 from irconv.backends.native.kernels.reduction_folds import Fold
 from irconv.backends.native.kernels.reduction_loops import (
     across,
@@ -80,6 +64,7 @@ class _Code:
         x = graph[mean.operands[0]]
         shape, axes = x.type.shape, mean.attributes.axes
         self.dtype = x.type.dtype
+        self.moments = Moments(self.dtype)
         self.sum = Fold("sum", self.dtype, self.dtype)
         self.x = Pointer("in0", self.dtype)
         strides = [request.strides[x.id]]
@@ -117,17 +102,6 @@ class _Code:
         named = [(buffer, type_.dtype, written) for buffer, type_, written in buffers(self.request, self.scratch, True)]
         return body.function(name, named, tuple(self.walk.sizes.values))
 
-    def number(self, count: Expression) -> Expression:
-        return convert(count, self.dtype)
-
-    def shift(self, body: Body, value: Expression) -> Expression:
-        """What is taken away from every element before it is added: the first one, 0 if that is no finite number."""
-        value = body.let("first_element", value)
-        return body.let("shift", select(compare("==", value - value, 0), value, self.zero(value.type.lanes)))
-
-    def zero(self, lanes: int = 1) -> Literal:
-        return Literal(0.0, Type(self.dtype, lanes))
-
     # --- moments of items --------------------------------------------------------------------------------------------
 
     def moments_function(self) -> Function:
@@ -154,29 +128,6 @@ class _Code:
         digits, first, last = self.walk.segment(body, segment)
         return moved(body, "in0_rows", source, self.walk.segment_offset(0, digits, first)), body.let("count", last - first)
 
-    def _weights(self, body: Body, seen: Variable, count: Expression) -> tuple[Expression, Expression]:
-        """n2 / n and n1 n2 / n, once ``count`` more elements have been seen."""
-        share = body.let("share", self.number(count) / self.number(seen + count))
-        weight = body.let("weight", self.number(seen) * share)
-        body.assign(seen, seen + count)
-        return share, weight
-
-    def _merged(
-        self,
-        body: Body,
-        first: tuple[Expression, Expression],
-        second: tuple[Expression, Expression],
-        weights: tuple[Expression, Expression],
-    ) -> tuple[Expression, Expression]:
-        """Mean and squares of two parts together."""
-        lanes = first[0].type.lanes
-        share, weight = (splat(w, lanes) for w in weights)
-        apart = body.let("apart", second[0] - first[0])
-        mean = body.let("mean", first[0] + apart * share)
-        # an infinite mean stays what it is, though the difference of two is not a number
-        mean = select(compare("==", mean, mean), mean, first[0] + second[0])
-        return mean, first[1] + (second[1] + apart * apart * weight)
-
     def _columns(
         self,
         body: Body,
@@ -195,27 +146,27 @@ class _Code:
         )
 
         def shift_column(c: Expression, left: Expression | None) -> None:
-            body.store(shift, c, self.shift(body, load(source, c * walk.column_strides[0], lanes, left)))
+            body.store(shift, c, self.moments.shift(body, load(source, c * walk.column_strides[0], lanes, left)))
 
         each_column(body, width, lanes, shift_column)
         with body.loop("c", 0, padded, lanes) as c:
-            body.store(mean, c, self.zero(lanes))
-            body.store(squares, c, self.zero(lanes))
+            body.store(mean, c, self.moments.zero(lanes))
+            body.store(squares, c, self.moments.zero(lanes))
         with body.loop("segment", *run) as segment:
             rows, count = self._segment(body, segment, source)
             with body.loop("c", 0, padded, lanes) as c:
-                body.store(part, c, self.zero(lanes))
-                body.store(part_squares, c, self.zero(lanes))
+                body.store(part, c, self.moments.zero(lanes))
+                body.store(part_squares, c, self.moments.zero(lanes))
             self._add_rows(body, rows, count, width, part, shift, None)
-            divisor = body.let("divisor", self.number(count))
+            divisor = body.let("divisor", self.moments.number(count))
             with body.loop("c", 0, padded, lanes) as c:
                 body.store(part, c, load(part, c, lanes) / splat(divisor, lanes))
             self._add_rows(body, rows, count, width, part_squares, shift, part)
-            weights = self._weights(body, seen, count)
+            weights = self.moments.weights(body, seen, count)
             with body.loop("c", 0, padded, lanes) as c:
                 old = [body.let("old", load(array, c, lanes)) for array in (mean, squares)]
                 new = [body.let("new", load(array, c, lanes)) for array in (part, part_squares)]
-                merged = self._merged(body, (old[0], old[1]), (new[0], new[1]), weights)
+                merged = self.moments.merged(body, (old[0], old[1]), (new[0], new[1]), weights)
                 for array, value in zip((mean, squares), merged, strict=True):
                     body.store(array, c, value)
         with body.loop("c", 0, width) as c:
@@ -241,20 +192,13 @@ class _Code:
             def emit(c: Expression, left: Expression | None) -> None:
                 middle = None if centre is None else body.let("centre", load(centre, c, lanes))
                 away = body.let("shift", load(shift, c, lanes))
-                values = [self._square(body, load(p, c * column_stride, lanes, left) - away, middle) for p in pointers]
+                values = [self.moments.square(body, load(p, c * column_stride, lanes, left) - away, middle) for p in pointers]
                 total = paired(body, self.sum.merge, values)
                 body.store(sums, c, load(sums, c, lanes) + total)
 
             each_column(body, width, lanes, emit)
 
         each_row(body, count, ROWS, add)
-
-    def _square(self, body: Body, value: Expression, centre: Expression | None) -> Expression:
-        """The value, or the square of its distance from ``centre``."""
-        if centre is None:
-            return body.let("value", value)
-        apart = body.let("apart", value - centre)
-        return body.let("square", apart * apart)
 
     def _row(
         self,
@@ -265,13 +209,13 @@ class _Code:
         digits: Sequence[Expression],
         flat: Expression,
     ) -> None:
-        shift = self.shift(body, load(source, 0))
-        mean, squares = body.variable("row_mean", self.zero()), body.variable("row_squares", self.zero())
+        shift = self.moments.shift(body, load(source, 0))
+        mean, squares = body.variable("row_mean", self.moments.zero()), body.variable("row_squares", self.moments.zero())
         with body.loop("segment", *run) as segment:
             row, count = self._segment(body, segment, source)
-            part = body.let("part_mean", self._add_row(body, row, count, shift, None) / self.number(count))
+            part = body.let("part_mean", self._add_row(body, row, count, shift, None) / self.moments.number(count))
             part_squares = body.let("part_squares", self._add_row(body, row, count, shift, part))
-            merged = self._merged(body, (mean, squares), (part, part_squares), self._weights(body, seen, count))
+            merged = self.moments.merged(body, (mean, squares), (part, part_squares), self.moments.weights(body, seen, count))
             values = [body.let("merged", value) for value in merged]
             body.assign(mean, values[0])
             body.assign(squares, values[1])
@@ -282,14 +226,14 @@ class _Code:
     ) -> Expression:
         """The sum of a shifted row, or of the squares of its elements' distances from ``centre``."""
         lanes, stride = self.lanes, self.walk.row_strides[0]
-        sums = [body.variable("sum", self.zero(lanes)) for _ in range(ROWS)]
+        sums = [body.variable("sum", self.moments.zero(lanes)) for _ in range(ROWS)]
         away = body.let("away", splat(shift, lanes))
         middle = None if centre is None else body.let("centre", splat(centre, lanes))
 
         def emit(way: int, at: Expression, left: Expression | None) -> None:
-            value = self._square(body, load(row, at * stride, lanes, left) - away, middle)
+            value = self.moments.square(body, load(row, at * stride, lanes, left) - away, middle)
             if left is not None:
-                value = only(self.numbers, left, value, self.zero(lanes))
+                value = only(self.numbers, left, value, self.moments.zero(lanes))
             body.assign(sums[way], sums[way] + value)
 
         each_vector(body, count, lanes, ROWS, emit)
@@ -327,7 +271,7 @@ class _Code:
         walk = self.walk
         if self.keeps_means:
             body.store(self.means, index, mean)
-        values = {"mean": mean, "variance": squares / self.number(walk.folded)}
+        values = {"mean": mean, "variance": squares / self.moments.number(walk.folded)}
         for name, value in values.items():
             if name in self.stored:
                 stream, pointer = self.stored[name]
@@ -345,12 +289,12 @@ class _Code:
                 before = body.let("before", self._elements(body, chunk * walk.run))
                 end = least(body, "run_end", (chunk + 1) * walk.run, walk.segments)
                 count = body.let("count", self._elements(body, end) - before)
-                weights = self._weights(body, seen, count)
+                weights = self.moments.weights(body, seen, count)
                 row = body.let("row", chunk * walk.results)
                 with body.loop("k", first, last) as k:
                     old = [body.let("old", load(part, k)) for part in (self.means, self.squares)]
                     new = [body.let("new", load(part, row + k)) for part in (self.means, self.squares)]
-                    merged = self._merged(body, (old[0], old[1]), (new[0], new[1]), weights)
+                    merged = self.moments.merged(body, (old[0], old[1]), (new[0], new[1]), weights)
                     for part, value in zip((self.means, self.squares), merged, strict=True):
                         body.store(part, k, value)
             with body.loop("k", first, last) as k:
@@ -358,7 +302,7 @@ class _Code:
                 column = body.let("column", k % walk.width) if self.space.columns else literal(0)
                 digits = digits_of(body, outer, walk.outer)
                 place = offset_of(digits, [own[0] for own in walk.outer_strides]) + column * walk.column_strides[0]
-                shift = self.shift(body, load(self.x, place))
+                shift = self.moments.shift(body, load(self.x, place))
                 self._store(body, body.let("mean", shift + load(self.means, k)), load(self.squares, k), digits, column, k)
         return self.function(body, "merge")
 

@@ -7,22 +7,20 @@ and goes through the tiles of all columns; results are interleaved on their way 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from irconv.backends.arrays.base import scratch
 from irconv.backends.arrays.lower import operand_ids
-from irconv.backends.codegen.access import as_stored, element_offset
+from irconv.backends.codegen.access import element_offset
 from irconv.backends.codegen.body import WORKER, Body
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import (
     INDEX,
     Expression,
-    Function,
     Literal,
     Pointer,
-    TransposeTile,
     Type,
     Variable,
     both,
@@ -31,50 +29,81 @@ from irconv.backends.codegen.form import (
     load,
     splat,
 )
-from irconv.backends.codegen.lanes import interleave
+from irconv.backends.codegen.statements import Function, TransposeTile
 from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, native_kernel
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
 from irconv.backends.native.kernels.narrow_plan import Narrow, low, narrow_plan, task_count
+from irconv.backends.native.kernels.narrow_store import (
+    lies_dense,
+    store_interleaved,
+    store_windows,
+    takes_windows,
+)
 from irconv.backends.native.kernels.packing import Buffers, least
+from irconv.backends.native.kernels.pooled import Pooled
+from irconv.backends.native.kernels.prologue import Prologue, make_prologue
 from irconv.backends.native.kernels.windows import nested
 from irconv.graph import Node
+
+Make = Callable[[NativeRequest, Node, Contraction, Narrow], NativeKernel | None]
+"""Makes the kernel of a plan."""
 
 UNROLLED = 7
 """Taps of a row that are written out one by one."""
 
 
-def narrow_candidates(request: NativeRequest, node: Node, c: Contraction) -> tuple[list[Candidate], list[Candidate]]:
-    """The way of this module, if there is one: among what is to be taken, or among what may be tried."""
-    plan = narrow_plan(c, request.machine)
-    if plan is None:
+def narrow_candidates(
+    request: NativeRequest, node: Node, c: Contraction, pooled: Pooled | None = None, kernel: Make | None = None
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The way of this module, if there is one: among what is to be taken, or among what may be tried.
+
+    pooled: what to do with the results;  kernel: makes the kernel of a plan, if not :func:`narrow_kernel`.
+    """
+    plan = narrow_plan(c, request.machine, 1 if pooled is None else pooled.over(2)[0])
+    if plan is None or (pooled is not None and not takes_windows(plan, pooled)):
         return [], []
-    found = [Candidate(plan.name, partial(_narrow, request, node, c, plan))]
+    make = kernel or partial(narrow_kernel, pooled=pooled)
+    found = [Candidate(plan.name, partial(make, request, node, c, plan))]
     return (found, []) if plan.is_preferred else ([], found)
 
 
-def _narrow(request: NativeRequest, node: Node, c: Contraction, plan: Narrow) -> NativeKernel | None:
-    """The kernel; None where there is no code for the epilogue."""
+def narrow_kernel(
+    request: NativeRequest,
+    node: Node,
+    c: Contraction,
+    plan: Narrow,
+    pooled: Pooled | None = None,
+    also: Sequence[Function] = (),
+) -> NativeKernel | None:
+    """The kernel, which stores the results or what they are pooled to; None where there is no code for the epilogue.
+
+    also: functions to stand in the same source.
+    """
     operands = operand_ids(request.graph, request.kernel)
     x, w = node.operands
     if x == w:
         return None
-    names = {i: f"operand{number}" for number, i in enumerate(operands)} | {x: "x", w: "w"}
+    names = {i: "x" if i == x else "w" if i == w else f"operand{number}" for number, i in enumerate(operands)}
     pointers = {i: Pointer(name, request.graph[i].type.dtype) for i, name in names.items()}
     epilogue = make_epilogue(request, node.id, pointers, plan.lanes)
-    if epilogue is None:
+    if epilogue is None or epilogue.statistics is not None:
+        return None
+    prologue = make_prologue(request, node.id, pointers, plan.lanes)
+    if prologue is not None and is_turned(c):  # channels side by side, which it would have to compute one by one
         return None
     out = Pointer("out", request.graph[epilogue.result].type.dtype)
-    outer = [out, *(pointers[i] for i in operands), Pointer("packed", c.dtype), Pointer("planes", c.dtype)]
+    outs = [out] if pooled is None else pooled.pointers
+    outer = [*outs, *(pointers[i] for i in operands), Pointer("packed", c.dtype), Pointer("planes", c.dtype)]
 
     def written(*wanted: str) -> Buffers:
         return [(pointer.name, pointer.dtype, pointer.name in wanted) for pointer in outer]
 
     pack = _pack(c, written("packed"))
-    sums = _Sums(c, plan, epilogue, out).function(written("out", "planes"))
-    first = 1 + len(operands)
+    sums = _Sums(c, plan, epilogue, out, pooled, prologue).function(written("planes", *(pointer.name for pointer in outs)))
+    first = len(outs) + len(operands)
     return native_kernel(
-        print_c([pack, sums]),
+        print_c([pack, sums, *also]),
         (Phase(pack.name, 1), Phase(sums.name, task_count(c, plan))),
         (c.batch,),
         (
@@ -82,7 +111,7 @@ def _narrow(request: NativeRequest, node: Node, c: Contraction, plan: Narrow) ->
             scratch(c.dtype, request.threads, c.channels * plan.plane),
         ),
         machine=request.machine,
-        prepared=(Prepared(1 + operands.index(w), first, 0),),
+        prepared=(Prepared(len(outs) + operands.index(w), first, 0),),
     )
 
 
@@ -114,8 +143,16 @@ class _Position:
 class _Sums:
     """Writes the function of the sums."""
 
-    def __init__(self, c: Contraction, plan: Narrow, epilogue: Epilogue, out: Pointer):
-        self.c, self.plan, self.epilogue, self.out = c, plan, epilogue, out
+    def __init__(
+        self,
+        c: Contraction,
+        plan: Narrow,
+        epilogue: Epilogue,
+        out: Pointer,
+        pooled: Pooled | None = None,
+        prologue: Prologue | None = None,
+    ):
+        self.c, self.plan, self.epilogue, self.out, self.pooled, self.prologue = c, plan, epilogue, out, pooled, prologue
         self.body = Body()
         self.vector = Type(c.dtype, plan.lanes)
         self.planes = Pointer("planes", c.dtype)
@@ -141,15 +178,14 @@ class _Sums:
         body, plan, axis = self.body, self.plan, self.plan.row_axis
         with body.loop("row", 0, plan.plane // plan.line) as row:
             at = body.let("at", start * axis.step + row + low(axis))
-            source = body.pointer("line", Pointer("x", self.c.dtype), image * self.c.x_strides[0] + at * plan.row_stride)
             target = body.pointer("target", self.planes, row * plan.line)
             with body.when(both(compare(">=", at, 0), compare("<", at, axis.size))):
-                self._line(source, target)
+                self._line([image, at], target)
             with body.otherwise():
                 self._clear(target, 0, plan.line)
 
-    def _line(self, source: Pointer, target: Pointer) -> None:
-        """One row of all channels."""
+    def _line(self, position: list[Expression], target: Pointer) -> None:
+        """One row of all channels; ``position``: its image, and its number there."""
         body, c, plan, axis = self.body, self.c, self.plan, self.plan.line_axis
         first = min(plan.line, max(0, -low(axis)))
         last = max(first, min(plan.line, axis.size - low(axis)))
@@ -158,8 +194,13 @@ class _Sums:
         if first == last:
             return
         begin = first + low(axis)
+        if self.prologue is not None:
+            self._computed(self.prologue, position, target, (first, last))
+            return
         step = c.x_strides[-1]
-        if c.x_channel == 1 and c.channels > 1:
+        image, row = position
+        source = body.pointer("line", Pointer("x", c.dtype), image * c.x_strides[0] + row * plan.row_stride)
+        if is_turned(c):
             self._turn(body.pointer("from", source, begin * step), body.pointer("to", target, first), last - first)
             return
         with body.loop("c", 0, c.channels) as channel:
@@ -170,6 +211,16 @@ class _Sums:
                 body.store(target, place + j, load(source, offset + j, plan.lanes))
             with body.loop("j", whole, last - first) as j:
                 body.store(target, place + j, load(source, offset + j * step))
+
+    def _computed(self, prologue: Prologue, position: list[Expression], target: Pointer, span: tuple[int, int]) -> None:
+        """The elements from the first to the last of a row that lie inside the input."""
+        body, plan = self.body, self.plan
+        image, *row = position[: len(self.c.axes)]
+        with body.loop("c", 0, self.c.channels) as channel:
+            place = body.let("place", channel * plan.plane)
+            for at, count in prologue.each(body, *span):
+                index = [image, channel, *row, at + low(plan.line_axis)]
+                body.store(target, place + at, prologue.value(body, index, len(index) - 1, count), count)
 
     def _turn(self, source: Pointer, target: Pointer, count: int) -> None:
         """``count`` pixels of a channels-last row, tile by tile."""
@@ -228,6 +279,9 @@ class _Sums:
         ]
         offset = (row - position.start) * (plan.row_axis.step * plan.line) + pixel
         self._sum(sums, body.pointer("tile", self.planes, offset))
+        if self.pooled is not None:
+            self._pool(sums, self.pooled, position, row, pixel, count)
+            return
         for r, line in enumerate(sums):
             if r == 0:
                 self._write(line, position.image, row, pixel, count)
@@ -274,32 +328,50 @@ class _Sums:
             there = min(plan.lanes, count - v * plan.lanes)
             part = None if there == plan.lanes else there
             places = [self._index(image, row, pixel + v * plan.lanes, k) for k in range(c.columns)]
-            if self._is_dense(strides):
-                values = [
-                    as_stored(self.epilogue.value(self.body, a, all_strides, place, along, part), self.out.dtype)
-                    for a, place in zip(accumulators, places, strict=True)
-                ]
-                self._interleaved(values, element_offset(strides, places[0]), there)
+            if self.out.dtype is c.dtype and lies_dense(strides, c.out_axes[-1], c.out_column, c.columns):
+                values = self._values(accumulators, image, row, pixel, v, count)
+                store_interleaved(self.body, self.out, values, element_offset(strides, places[0]), there)
                 continue
             for a, place in zip(accumulators, places, strict=True):
                 self.epilogue.write(self.body, a, all_strides, place, along, part, self.out)
 
-    def _is_dense(self, strides: Sequence[int]) -> bool:
-        """Whether all columns of a pixel, then those of the next, follow each other."""
-        c = self.c
-        return (
-            1 < c.columns == strides[c.out_axes[-1]] and strides[c.out_column] == 1 and self.out.dtype is c.dtype
-        )
+    def _pool(
+        self,
+        sums: list[list[list[Variable]]],
+        pooled: Pooled,
+        position: _Position,
+        row: Expression,
+        pixel: Expression,
+        count: int,
+    ) -> None:
+        """The epilogue, and the windows of a tile; those that the last rows do not fill are none."""
+        body, plan = self.body, self.plan
+        high = pooled.over(2)[0]
+        cut = plan.row_axis.only.count % plan.rows != 0
+        for top in range(0, plan.rows, high):
+            whole = [body.when(compare("<=", row + (top + high), position.stop))] if cut else []
+            with nested(whole):
+                lines = [
+                    [self._values(vectors, position.image, row + r, pixel, v, count) for v, vectors in enumerate(sums[r])]
+                    for r in range(top, top + high)
+                ]
+                at = body.let("window_row", (row + top) // high)
+                store_windows(body, pooled, lines, (position.image, at, pixel), count, len(self.c.axes))
 
-    def _interleaved(self, values: Sequence[Expression], offset: Expression, pixels: int) -> None:
-        """Write the columns of ``pixels`` neighbours as they lie in memory."""
-        body, lanes = self.body, self.plan.lanes
-        start = body.let("start", offset)
-        left = pixels * len(values)
-        for number, vector in enumerate(interleave(body, values)):
-            if left > 0:
-                body.store(self.out, start + number * lanes, vector, literal(left) if left < lanes else None)
-            left -= lanes
+    def _values(
+        self, accumulators: Sequence[Variable], image: Expression, row: Expression, pixel: Expression, v: int, count: int
+    ) -> list[Expression]:
+        """What the epilogue makes of vector ``v`` of a row, column by column."""
+        lanes, along = self.plan.lanes, self.c.out_axes[-1]
+        there = min(lanes, count - v * lanes)
+        strides = {i: tuple(s) for i, s in self.epilogue.strides.items()}
+        places = [self._index(image, row, pixel + v * lanes, k) for k in range(self.c.columns)]
+        part = None if there == lanes else there
+        found = (
+            self.epilogue.value(self.body, a, strides, place, along, part)
+            for a, place in zip(accumulators, places, strict=True)
+        )
+        return [self.body.let("value", value) for value in found]
 
     def _index(self, image: Expression, row: Expression, pixel: Expression, column: int) -> list[Expression]:
         """The logical index in the result."""
@@ -308,6 +380,11 @@ class _Sums:
         if len(c.axes) == 2:
             index[c.out_axes[1]] = row
         return [index[axis] for axis in sorted(index)]
+
+
+def is_turned(c: Contraction) -> bool:
+    """Whether the channels of a pixel are neighbours in the input, instead of the pixels of a row."""
+    return c.x_channel == 1 and c.channels > 1
 
 
 def _parts(count: int, lanes: int) -> list[tuple[int, int]]:

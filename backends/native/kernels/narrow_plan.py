@@ -79,8 +79,11 @@ class Narrow:
         return ((rows - 1) * self.row_axis.step + reach(self.row_axis) + 1) * self.line
 
 
-def narrow_plan(c: Contraction, machine: Machine) -> Narrow | None:
-    """The plan; None where the contraction is of another kind, or the direct algorithm surely as fast."""
+def narrow_plan(c: Contraction, machine: Machine, step: int = 1) -> Narrow | None:
+    """The plan; None where the contraction is of another kind, or the direct algorithm surely as fast.
+
+    step: what the rows of a tile are to be a multiple of.
+    """
     lanes = machine.lanes(c.dtype.bytes)
     if not _is_possible(c) or not 0 < 2 * c.columns <= lanes:
         return None
@@ -88,8 +91,11 @@ def narrow_plan(c: Contraction, machine: Machine) -> Narrow | None:
     line_axis = c.axes[-1]
     rows, count = row_axis.only.count, line_axis.only.count
     most = max(1, (machine.registers - 1) // (c.columns + 1))
-    vectors = min(most, -(-count // lanes))
-    tile_rows = min(range(min(max(1, most // vectors), rows), 0, -1), key=lambda r: _row_cost(rows, r))
+    if step > min(most, rows):
+        return None
+    vectors = min(most // step, -(-count // lanes))
+    heights = range(min(max(1, most // vectors), rows) // step * step, 0, -step)
+    tile_rows = min(heights, key=lambda r: _row_cost(rows, r))
     waste = -(-count // lanes) * lanes / count * _row_cost(rows, tile_rows)
     laid_out = (LINES if c.x_strides[-1] == 1 else TURNED) * row_axis.step / c.taps
     share = (c.columns / lanes * waste + laid_out) / PENALTY[1]

@@ -16,7 +16,6 @@ from irconv.backends.codegen.form import (
     INDEX,
     TRUTH,
     Expression,
-    Function,
     Literal,
     Operand,
     Pointer,
@@ -28,6 +27,7 @@ from irconv.backends.codegen.form import (
     load,
     select,
 )
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.kernels.contraction import Axis, Contraction
 from irconv.backends.native.kernels.plan import Plan
 from irconv.strides import row_major
@@ -175,7 +175,7 @@ class _Pack:
 # --- the input -------------------------------------------------------------------------------------------------------------
 
 
-def _low(axis: Axis) -> int:
+def low_end(axis: Axis) -> int:
     """The first place that a tap reads: negative where there is padding."""
     return min(axis.only.shift, axis.only.shift + (axis.only.taps - 1) * axis.tap_shift)
 
@@ -190,7 +190,7 @@ def copied(c: Contraction, plan: Plan) -> Contraction:
     total = c.group_count * c.channels
     axes, strides = [], [1 if plan.planar else total]
     for axis in reversed(c.axes):
-        residue = replace(axis.only, shift=axis.only.shift - _low(axis))
+        residue = replace(axis.only, shift=axis.only.shift - low_end(axis))
         axes.append(replace(axis, size=_read(axis), residues=(residue,)))
         strides.append(strides[-1] * _read(axis))
     channel = 1
@@ -218,7 +218,7 @@ def copy_tasks(c: Contraction, plan: Plan) -> tuple[int, int]:
     return -(-math.prod(shape[:axes]) // rows), rows
 
 
-class _Copy:
+class InputCopy:
     """Writes the function that fills ``padded`` from ``x``."""
 
     def __init__(self, c: Contraction, plan: Plan):
@@ -238,12 +238,13 @@ class _Copy:
             last = body.let("last_row", least((task + 1) * rows, total))
             with body.loop("row", task * rows, last) as row:
                 n, *channel, i = unravel(row, counts)
-                at = body.let("at", i + _low(c.axes[0]))
+                at = body.let("at", i + low_end(c.axes[0]))
                 offset = n * c.x_strides[0] + at * c.x_strides[1]
                 if channel:
                     offset = offset + self.channel_offset(channel[0])
                 place = body.let("place", row * (math.prod(copied_shape(c, self.plan)[1 + _row_axes(self.plan) :])))
-                self.fill(1, body.let("offset", offset), place, body.let("inside", is_inside(c.axes[0], at)))
+                inside = body.let("inside", is_inside(c.axes[0], at))
+                self.fill([n, *channel, at], body.let("offset", offset), place, inside)
         return body.function(f"{c.name}_copy", buffers, sizes)
 
     def channel_offset(self, channel: Expression) -> Expression:
@@ -253,53 +254,84 @@ class _Copy:
             return channel * c.x_channel
         return channel // c.channels * c.groups[0].x + channel % c.channels * c.x_channel
 
-    def fill(self, axis: int, offset: Expression, place: Expression, inside: Expression) -> None:
-        """What lies behind a place along the first ``axis`` axes."""
+    def fill(self, position: list[Expression], offset: Expression, place: Expression, inside: Expression) -> None:
+        """What lies behind a position along the first axes: the image, with ``planar`` the channel, places along spatial axes."""
         body, c = self.body, self.c
+        axis = len(position) - _row_axes(self.plan)
         if self.plan.planar and axis == len(c.axes) - 1:
-            self.line(axis, offset, place, inside)
+            self.line(position, offset, place, inside)
+            return
+        if axis == len(c.axes) - 1:
+            self.pixels(position, offset, place, inside)
             return
         if axis < len(c.axes):
             with body.loop("i", 0, self.reads[axis]) as i:
-                at = body.let("at", i + _low(c.axes[axis]))
+                at = body.let("at", i + low_end(c.axes[axis]))
                 here = both(inside, is_inside(c.axes[axis], at))
                 further = body.let("offset", offset + at * c.x_strides[axis + 1])
                 step = self.inner.x_strides[axis + 1]
-                self.fill(axis + 1, further, body.let("place", place + i * step), body.let("inside", here))
+                self.fill([*position, at], further, body.let("place", place + i * step), body.let("inside", here))
             return
         channels = 1 if self.plan.planar else c.group_count * c.channels
-        zero = Literal(0.0, Type(c.dtype))
-        with body.when(inside), body.loop("c", 0, channels) as channel:
-            body.store(self.target, place + channel, load(self.source, offset + self.channel_offset(channel)))
-        with body.otherwise(), body.loop("c", 0, channels) as channel:
-            body.store(self.target, place + channel, zero)
-
-    def line(self, axis: int, offset: Expression, place: Expression, inside: Expression) -> None:
-        """A run along the last axis: zeros, neighbours of the input, zeros."""
-        body, reads = self.body, self.reads[axis]
-        low = _low(self.c.axes[axis])
-        first = min(reads, max(0, -low))
-        last = max(first, min(reads, self.c.axes[axis].size - low))
-        zero = Literal(0.0, Type(self.c.dtype))
         with body.when(inside):
-            for start, stop in ((0, first), (last, reads)):
-                if start < stop:
-                    with body.loop("i", start, stop) as i:
-                        body.store(self.target, place + i, zero)
+            self.pixel(position, offset, place, channels)
+        with body.otherwise():
+            self.blank(place, 0, channels)
+
+    def pixels(self, position: list[Expression], offset: Expression, place: Expression, inside: Expression) -> None:
+        """Pixels along the last axis with all their channels: zeros, those of the input, zeros.
+
+        No condition stands in the loop over pixels: GCC 12 makes vectors of two conditional channels that hold others' numbers.
+        """
+        body, c, channels = self.body, self.c, self.c.group_count * self.c.channels
+        low, first, last = self.ends()
+        with body.when(inside):
+            self.blank(place, 0, first * channels)
+            self.blank(place, last * channels, self.reads[-1] * channels)
+            with body.loop("i", first, last) as i:
+                at = body.let("at", i + low)
+                further = body.let("offset", offset + at * c.x_strides[-1])
+                self.pixel([*position, at], further, body.let("place", place + i * channels), channels)
+        with body.otherwise():
+            self.blank(place, 0, self.reads[-1] * channels)
+
+    def ends(self) -> tuple[int, int, int]:
+        """Where the last axis is read first, and from which to before which of its places the input is there."""
+        low, reads = low_end(self.c.axes[-1]), self.reads[-1]
+        first = min(reads, max(0, -low))
+        return low, first, max(first, min(reads, self.c.axes[-1].size - low))
+
+    def blank(self, place: Expression, start: int, stop: int) -> None:
+        """Zeros."""
+        if start < stop:
+            with self.body.loop("i", start, stop) as i:
+                self.body.store(self.target, place + i, Literal(0.0, Type(self.c.dtype)))
+
+    def pixel(self, position: list[Expression], offset: Expression, place: Expression, channels: int) -> None:
+        """All channels of a position of the input."""
+        with self.body.loop("c", 0, channels) as channel:
+            self.body.store(self.target, place + channel, load(self.source, offset + self.channel_offset(channel)))
+
+    def line(self, position: list[Expression], offset: Expression, place: Expression, inside: Expression) -> None:
+        """A run along the last axis: zeros, neighbours of the input, zeros."""
+        body = self.body
+        low, first, last = self.ends()
+        with body.when(inside):
+            self.blank(place, 0, first)
+            self.blank(place, last, self.reads[-1])
             if first < last:
-                with body.loop("i", first, last) as i:
-                    body.store(self.target, place + i, load(self.source, offset + i + low))
-        with body.otherwise(), body.loop("i", 0, reads) as i:
-            body.store(self.target, place + i, zero)
+                self.run(position, offset + low, place, first, last)
+        with body.otherwise():
+            self.blank(place, 0, self.reads[-1])
 
-
-def copy_input(c: Contraction, plan: Plan, buffers: Buffers, sizes: Sequence[str], batch: Expression) -> Function:
-    """Fill ``padded`` from ``x``."""
-    return _Copy(c, plan).function(buffers, sizes, batch)
+    def run(self, position: list[Expression], offset: Expression, place: Expression, first: int, last: int) -> None:
+        """Neighbours of the input: from ``first`` to ``last`` - 1 of the copied line."""
+        with self.body.loop("i", first, last) as i:
+            self.body.store(self.target, place + i, load(self.source, offset + i))
 
 
 def is_inside(axis: Axis, place: Expression) -> Expression:
     """Whether a place along an axis of the input is one of its own."""
-    if _low(axis) >= 0 and _low(axis) + _read(axis) <= axis.size:
+    if low_end(axis) >= 0 and low_end(axis) + _read(axis) <= axis.size:
         return Literal(True, TRUTH)
     return both(compare(">=", place, 0), compare("<", place, axis.size))

@@ -28,7 +28,7 @@ from irconv.backends.codegen.form import (
     splat,
 )
 from irconv.backends.native.base import NativeRequest
-from irconv.backends.native.kernels.folds import tap_type
+from irconv.backends.native.kernels.folds import narrowed, tap_type
 from irconv.graph import Graph
 from irconv.kernel import Kernel
 from irconv.ops.window import Ints
@@ -88,7 +88,7 @@ class Place:
 
     def store(self, body: Body, offset: Expression, channel: Expression, value: Expression, count: int | None) -> None:
         """Write the element, or so many channels."""
-        index, lanes = offset + channel * self.strides[1], value.type.lanes
+        index, lanes, value = offset + channel * self.strides[1], value.type.lanes, narrowed(value, self.pointer.dtype)
         if lanes == 1 or self.strides[1] == 1:
             body.store(self.pointer, index, value, count if lanes > 1 else None)
             return

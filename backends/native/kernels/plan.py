@@ -20,8 +20,14 @@ MACS = 1_750_000
 REUSE = 98
 """Pixels for which a panel that comes from memory is used in a task at the least, where there are so many."""
 
-MANY = 8
+MANY = 16
 """So many tasks are shared out evenly enough, whatever their number."""
+
+THREADS = (2, 4)
+"""Threads that few tasks should keep busy."""
+
+CLOSE = 1.08
+"""Tiles that take so much more than the best may be better, where their tasks can be shared out more evenly."""
 
 TABLE = 1 << 14
 """The most pointers that a tile may need."""
@@ -108,8 +114,8 @@ def plans(c: Contraction, machine: Machine) -> list[Plan]:
     """
     tiles = _tiles(c, machine.lanes(c.dtype.bytes), machine)
     usual = make_plan(c, machine)
-    by_vectors = {tile[1]: tile for tile in reversed(tiles)}
-    wishes = [Wish(tile) for tile in tiles if tile in by_vectors.values()]
+    by_vectors = {tile[1]: tile for _, *tile in reversed(tiles)}
+    wishes = [Wish((pixels, vectors)) for vectors, (pixels, _) in by_vectors.items()]
     wishes += [Wish(outer=not usual.pixels_outer), Wish(share=0.5), Wish(share=2.0)]
     return list(dict.fromkeys([usual, *(make_plan(c, machine, wish) for wish in wishes)]))
 
@@ -117,11 +123,9 @@ def plans(c: Contraction, machine: Machine) -> list[Plan]:
 def make_plan(c: Contraction, machine: Machine, wish: Wish = Wish()) -> Plan:
     """The plan of the direct algorithm that the cost model likes best, but for what is wished."""
     lanes = machine.lanes(c.dtype.bytes)
-    pixels, vectors = wish.tile or _tiles(c, lanes, machine)[0]
+    pixels, vectors = wish.tile or _best_tile(c, lanes, machine, wish)
     copied = _is_copied(c)
-    blocks = -(-c.columns // (lanes * vectors))
-    channels = NOMINAL if c.long else c.channels
-    panel = c.taps * channels * lanes * vectors
+    blocks, panel = _blocks(c, lanes * vectors)
     task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine, wish)
     single = c.places == 1 and pixels > 1
     planar = copied and c.x_channel != 1 and c.x_strides[-1] == 1 and c.channels <= FEW
@@ -130,8 +134,34 @@ def make_plan(c: Contraction, machine: Machine, wish: Wish = Wish()) -> Plan:
     return Plan(lanes, pixels, vectors, single, blocks, task_blocks, chunk, outer, copied, planar, prefetched, table)
 
 
-def _tiles(c: Contraction, lanes: int, machine: Machine) -> list[tuple[int, int]]:
-    """Pixels and vectors of tiles, the best first.
+def _blocks(c: Contraction, width: int) -> tuple[int, int]:
+    """Blocks of so many columns, and elements of a panel."""
+    return -(-c.columns // width), c.taps * (NOMINAL if c.long else c.channels) * width
+
+
+def _best_tile(c: Contraction, lanes: int, machine: Machine, wish: Wish) -> tuple[int, int]:
+    """Pixels and vectors of the tile that takes the least, waiting for the last tasks included."""
+    tiles = _tiles(c, lanes, machine)
+
+    def cost(tile: tuple[float, int, int]) -> float:
+        work, pixels, vectors = tile
+        blocks, panel = _blocks(c, lanes * vectors)
+        task_blocks, chunk, _ = _cut(c, blocks, panel, pixels, machine, wish)
+        return work * _idle(-(-c.places // chunk) * -(-blocks // task_blocks) * c.group_count)
+
+    least = tiles[0][0]
+    return min((tile for tile in tiles if tile[0] <= CLOSE * least), key=cost)[1:]
+
+
+def _idle(tasks: int) -> float:
+    """What few tasks take together, as a multiple of what they would take if they could be shared out evenly."""
+    if tasks >= MANY or tasks < 2:
+        return 1.0
+    return sum(-(-tasks // threads) * threads / tasks for threads in THREADS) / len(THREADS)
+
+
+def _tiles(c: Contraction, lanes: int, machine: Machine) -> list[tuple[float, int, int]]:
+    """Cost, pixels and vectors of tiles, the best first.
 
     Good is little padding of the last block and the last tile, and many accumulators for each load.
     """
@@ -145,10 +175,9 @@ def _tiles(c: Contraction, lanes: int, machine: Machine) -> list[tuple[int, int]
             columns = -(-total // vectors) * vectors * PENALTY[vectors]
             panel = c.taps * (NOMINAL if c.long else c.channels) * vectors * lanes * c.dtype.bytes
             crowded = CROWDED if 3 * panel > machine.cache_bytes else 1.0
-            cost = columns * _pixel_cost(c, pixels, limit) * _wait(pixels * vectors) * crowded
+            cost = columns * _pixel_cost(c, pixels, limit) * _latency(pixels * vectors) * crowded
             found.append((round(cost, 9), pixels, vectors))
-    found.sort(key=lambda each: each[0])
-    return [(pixels, vectors) for _, pixels, vectors in found]
+    return sorted(found, key=lambda each: each[0])
 
 
 def _pixel_cost(c: Contraction, pixels: int, limit: int) -> float:
@@ -162,7 +191,7 @@ def _pixel_cost(c: Contraction, pixels: int, limit: int) -> float:
     return cost
 
 
-def _wait(accumulators: int) -> float:
+def _latency(accumulators: int) -> float:
     """What a product takes where there are few accumulators: each waits for its last sum."""
     return 1 + 0.04 * max(0, 12 - accumulators)
 
@@ -195,24 +224,37 @@ def _cut(
     if c.places > 1 and chunk < c.places:
         others = c.group_count * -(-blocks // task_blocks)
         chunk = _even_chunk(c.places, pixels, -(-c.places // chunk), others)
+    if not fits:
+        task_blocks = even_share(blocks, task_blocks, c.group_count * -(-c.places // chunk))
     return task_blocks, chunk, fits
 
 
-def _even_chunk(places: int, pixels: int, count: int, others: int) -> int:
-    """Pixels of a chunk, whole tiles, where about ``count`` are to make up an image; each is ``others`` tasks.
+def _wait(tasks: int, size: int) -> int:
+    """The sizes of the tasks that the busiest thread does, for two and for four threads."""
+    return sum(-(-tasks // threads) * size for threads in THREADS)
 
-    Where tasks are few, one chunk more or less may leave fewer threads idle at the end: 3 tasks take two threads as long as 4.
+
+def even_share(total: int, most: int, others: int = 1, fixed: int = 0) -> int:
+    """How many of ``total`` a task takes, at most ``most``: as many as leave few threads idle at the end.
+
+    Each share is ``others`` tasks, and each task takes as long as ``fixed`` more.
+    """
+    if -(-total // most) * others >= MANY:
+        return most
+    return min(range(most, 0, -1), key=lambda n: _wait(-(-total // n) * others, n + fixed))
+
+
+def _even_chunk(places: int, pixels: int, count: int, others: int) -> int:
+    """Pixels of a chunk, whole tiles, where at least ``count`` are to make up an image; each is ``others`` tasks.
+
+    Where tasks are few, some chunks more may leave fewer threads idle at the end: 3 tasks take two threads as long as 4.
     """
 
     def size(number: int) -> int:
         share = -(-places // number)
         return -(-share // pixels) * pixels
 
-    def wait(number: int) -> int:
-        chunk = size(number)
-        tasks = -(-places // chunk) * others
-        return sum(-(-tasks // threads) for threads in (2, 4)) * chunk
-
     if count * others >= MANY:
         return size(count)
-    return size(min((n for n in (count + 1, count, count - 1) if n > 1), key=wait))
+    sizes = [size(number) for number in range(max(2, count - 1), 2 * count + 1)]
+    return min(sizes, key=lambda chunk: _wait(-(-places // chunk) * others, chunk))

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from irconv.backends.codegen.access import element_offset
 from irconv.backends.codegen.body import Body
-from irconv.backends.codegen.form import Expression, Pointer, TransposeTile, Type, compare, literal, load
+from irconv.backends.codegen.form import Expression, Pointer, Type, compare, literal, load
+from irconv.backends.codegen.statements import TransposeTile
 from irconv.backends.native.kernels.contraction import Contraction, linear
 from irconv.backends.native.kernels.packing import least
 from irconv.backends.native.kernels.plan import Plan

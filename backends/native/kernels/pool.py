@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.codegen.body import Body
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import Expression, Literal, Type, Variable, literal, select
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
-from irconv.backends.native.kernels.folds import Average, Chosen, Extremum, Fold, Read, Winner
+from irconv.backends.native.kernels.computed_place import computed_place
+from irconv.backends.native.kernels.folds import Average, Chosen, Extremum, Fold, Read, Winner, fold_all
 from irconv.backends.native.kernels.places import Lead, Place, Rows, Span, can_vectorise, plan_rows
 from irconv.backends.native.kernels.windows import (
     Axis,
@@ -30,7 +32,11 @@ from irconv.backends.native.kernels.windows import (
     taps_inside,
     window_axes,
 )
+from irconv.graph import Graph, Node
+from irconv.kernel import Kernel
 from irconv.types import F16, DType
+
+OF_WINDOWS = frozenset({"max_pool", "min_pool", "avg_pool", "argmax_pool", "argmin_pool"})
 
 UNROLLED_TAPS = 16
 """Windows of more taps are looped over."""
@@ -39,55 +45,80 @@ UNROLLED_TAPS = 16
 # --- entered ops -----------------------------------------------------------------------------------------------------------
 
 
-@native("max_pool", "min_pool", "avg_pool", "window_gather")
-def _value_pool(request: NativeRequest) -> NativeKernel | None:
-    node = request.graph[request.kernel.nodes[0]]
+@native("max_pool", "min_pool", "avg_pool", "window_gather", "argmax_pool", "argmin_pool", "pool_indices")
+def _pool(request: NativeRequest) -> NativeKernel | None:
+    """A pool, the winning taps of one, or both at once."""
+    graph, kernel = request.graph, request.kernel
+    if any(graph[i].type.dtype is F16 for i in (*kernel.inputs, *kernel.outputs)):
+        return None
+    function, rows = pool_function(request)
+    return native_kernel(print_c([function]), (Phase(function.name, rows.tasks),), (rows.count,))
+
+
+@native("pool_prologue")
+def _computed_pool(request: NativeRequest) -> NativeKernel | None:
+    """A pool, alone or with its winning taps, of what elementwise ops make."""
+    graph, kernel = request.graph, request.kernel
+    pools = tuple(i for i in kernel.nodes if graph[i].op.name in OF_WINDOWS)
+    ahead = tuple(i for i in kernel.nodes if i not in pools)
+    body, x = Body(), graph[graph[pools[0]].operands[0]].type
+    outputs = [Place.of(request, i, f"out{at}") for at, i in enumerate(kernel.outputs)]
+    inputs = {i: Place.of(request, i, f"in{at}") for at, i in enumerate(kernel.inputs)}
+    lanes = request.machine.lanes(x.dtype.bytes)
+    computed = computed_place(request, body, ahead, inputs, lanes)
+    if computed is None or not can_vectorise(computed, graph, kernel):
+        return None
+    axes, rows = _windows(graph, graph[pools[0]], lanes)
+    fold = pool_fold(graph, replace(kernel, nodes=pools))
+    pool = _Pool(fold, axes, graph[pools[0]].attributes, x.dtype, rows, [computed], outputs)
+    buffers = [(p.pointer.name, p.pointer.dtype, p in outputs) for p in (*outputs, *inputs.values())]
+    function = pool.write(body).function("pool", buffers, ("rows",))
+    return native_kernel(print_c([function]), (Phase(function.name, rows.tasks),), (rows.count,))
+
+
+def pool_fold(graph: Graph, kernel: Kernel) -> Fold:
+    """What the kernel's windows are folded into; it holds one pool, or a pool and the op that gives its winning taps."""
+    nodes = sorted((graph[i] for i in kernel.nodes), key=lambda node: node.op.name.startswith("arg"))
+    first, last = nodes[0], nodes[-1]
+    if last.op.name.startswith("arg"):
+        place = {i: at for at, i in enumerate(kernel.outputs)}
+        value_at = place.get(first.id, -1) if first is not last else -1
+        return Winner(last.op.name == "argmax_pool", value_at, place.get(last.id, -1))
     folds: dict[str, Fold] = {
         "max_pool": Extremum(True),
         "min_pool": Extremum(False),
         "avg_pool": Average(),
         "window_gather": Chosen(1),
     }
-    return _pool(request, node.op.name, node.attributes, folds[node.op.name])
-
-
-@native("argmax_pool", "argmin_pool")
-def _winning_tap(request: NativeRequest) -> NativeKernel | None:
-    node = request.graph[request.kernel.nodes[0]]
-    fold = Winner(node.op.name == "argmax_pool", -1, 0, node.type.dtype)
-    return _pool(request, node.op.name, node.attributes, fold)
-
-
-@native("pool_indices")
-def _pool_indices(request: NativeRequest) -> NativeKernel | None:
-    """The extremum and its tap at once."""
-    graph, kernel = request.graph, request.kernel
-    pool, tap = sorted((graph[i] for i in kernel.nodes), key=lambda node: node.op.name.startswith("arg"))
-    place = {i: at for at, i in enumerate(kernel.outputs)}
-    fold = Winner(pool.op.name == "max_pool", place.get(pool.id, -1), place.get(tap.id, -1), tap.type.dtype)
-    return _pool(request, f"{pool.op.name}_indices", pool.attributes, fold)
+    return folds[first.op.name]
 
 
 # --- generation ------------------------------------------------------------------------------------------------------------
 
 
-def _pool(request: NativeRequest, name: str, a: Any, fold: Fold) -> NativeKernel | None:
+def pool_function(request: NativeRequest, cut: Callable[[Rows], Rows] = lambda rows: rows) -> tuple[Function, Rows]:
+    """The function of a kernel of pools, and its rows of windows, which ``cut`` may cut into other tasks."""
     graph, kernel = request.graph, request.kernel
+    node = graph[kernel.nodes[0]]
+    name = node.op.name if len(kernel.nodes) == 1 else f"{node.op.name.removeprefix('arg')}_indices"
     x = graph[kernel.inputs[0]].type
-    if any(graph[i].type.dtype is F16 for i in (*kernel.inputs, *kernel.outputs)):
-        return None
     ids = operand_ids(graph, kernel)
-    counts = graph[kernel.outputs[0]].type.shape[2:]
     outputs = [Place.of(request, i, f"out{at}") for at, i in enumerate(kernel.outputs)]
     inputs = [Place.of(request, i, f"in{at}") for at, i in enumerate(ids)]
     lanes = request.machine.lanes(x.dtype.bytes) if can_vectorise(inputs[0], graph, kernel) else 1
-    axes = window_axes(a, x.shape[2:], counts)
+    axes, rows = _windows(graph, node, lanes)
+    rows = cut(rows)
+    pool = _Pool(pool_fold(graph, kernel), axes, node.attributes, x.dtype, rows, inputs, outputs)
+    buffers = [(p.pointer.name, p.pointer.dtype, p in outputs) for p in (*outputs, *inputs)]
+    return pool.write(Body()).function(name, buffers, ("rows",)), rows
+
+
+def _windows(graph: Graph, node: Node, lanes: int) -> tuple[tuple[Axis, ...], Rows]:
+    """The axes of a pool's windows, and its rows of them."""
+    x, counts = graph[node.operands[0]].type, node.type.shape[2:]
     sample_bytes = x.shape[1] * (math.prod(x.shape[2:]) + math.prod(counts)) * x.dtype.bytes
     rows = plan_rows(x.shape[0], x.shape[1], counts[:-1], sample_bytes, lanes)
-    pool = _Pool(fold, axes, a, x.dtype, rows, inputs, outputs)
-    buffers = [(p.pointer.name, p.pointer.dtype, p in outputs) for p in (*outputs, *inputs)]
-    function = pool.write().function(name, buffers, ("rows",))
-    return native_kernel(print_c([function]), (Phase(name, rows.tasks),), (rows.count,))
+    return window_axes(node.attributes, x.shape[2:], counts), rows
 
 
 @dataclass(frozen=True)
@@ -102,8 +133,8 @@ class _Pool:
     operands: list[Place]
     outputs: list[Place]
 
-    def write(self) -> Body:
-        body = Body()
+    def write(self, body: Body) -> Body:
+        """The body with the statements of the pool."""
         with self.rows.each(body) as (lead, outer, spans):
             taps = [taps_inside(body, axis, o) for axis, o in zip(self.axes, outer, strict=False)]
             counted = [self._counted(body, axis, t) for axis, t in zip(self.axes, taps, strict=False)]
@@ -171,11 +202,8 @@ class _Pool:
             with span.each(body, most=1) as vectors:
                 for c, count in vectors:
                     read = self._reader(body, places, span, c, count)
-                    state = fold.first(x.load(source + offsets[0], c, span.lanes, count), read)
-                    for number, offset in enumerate(offsets[1:], start=1):
-                        value = body.let("x", x.load(source + offset, c, span.lanes, count))
-                        stepped = fold.step(state, value, literal(number), read)
-                        state = tuple(body.let("state", part) for part in stepped)
+                    values = [body.let("x", x.load(source + offset, c, span.lanes, count)) for offset in offsets]
+                    state = fold_all(body, fold, values, read)
                     self._store(body, places, state, divisor, span, c, count)
 
     def _border(

@@ -19,7 +19,6 @@ from irconv.backends.codegen.expressions import evaluate
 from irconv.backends.codegen.form import (
     INDEX,
     Expression,
-    Function,
     Literal,
     Pointer,
     Variable,
@@ -28,6 +27,7 @@ from irconv.backends.codegen.form import (
     load,
     splat,
 )
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.reduction_loops import (
     across,

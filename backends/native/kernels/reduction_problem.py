@@ -17,6 +17,7 @@ from irconv.backends.native.kernels.reduction_space import (
     result_strides,
     space_of,
 )
+from irconv.batches import has_no_batch
 from irconv.graph import Graph, Node
 from irconv.types import F32, F64, TensorType
 
@@ -87,7 +88,8 @@ def problem_of(request: NativeRequest, nodes: Sequence[int]) -> Problem | None:
     reads = tuple(dict.fromkeys((*values_read(graph, elementwise), *direct)))
     strides, names = [], []
     for i in reads:
-        strides.append(full_strides(graph[i].type.shape, request.strides[i], shape))
+        batched = not has_no_batch(graph, graph[i])
+        strides.append(full_strides(graph[i].type.shape, request.strides[i], shape, batched))
         names.append(f"in{kernel.inputs.index(i)}")
     outputs = [i for i in kernel.outputs if i in members]
     for i in outputs:

@@ -40,15 +40,21 @@ class SpaceAxis:
     strides: tuple[int, ...]
 
 
-def full_strides(shape: Sequence[int], strides: Sequence[int], space: Sequence[int]) -> tuple[int, ...]:
+def full_strides(
+    shape: Sequence[int], strides: Sequence[int], space: Sequence[int], batched: bool = False
+) -> tuple[int, ...]:
     """Strides of a value that is read over ``space``: 0 where it is repeated.
 
-    Axes of one element keep their stride in a value that has the whole shape: with batch 1 it is read like with any other.
+    Axes of one element keep their stride in a value that has the whole shape, and axis 0 of a space with one element there in a
+    value that is ``batched``: with batch 1 it is read like with any other.
     """
     if tuple(shape) == tuple(space):
         return tuple(strides)
     added = len(space) - len(shape)
-    return (0,) * added + tuple(0 if n == 1 else s for n, s in zip(shape, strides, strict=True))
+    own = [0 if n == 1 else s for n, s in zip(shape, strides, strict=True)]
+    if batched and added == 0 and space[0] == 1:
+        own[0] = strides[0]
+    return (0,) * added + tuple(own)
 
 
 def result_strides(strides: Sequence[int], axes: Sequence[int], rank: int, keepdims: bool) -> tuple[int, ...]:

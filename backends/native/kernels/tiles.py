@@ -11,16 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from irconv.backends.codegen.body import Body
-from irconv.backends.codegen.form import (
-    Expression,
-    Pointer,
-    PointerArray,
-    Variable,
-    both,
-    compare,
-    literal,
-    load,
-)
+from irconv.backends.codegen.form import Expression, Pointer, Variable, both, compare, literal, load
+from irconv.backends.codegen.statements import PointerArray
 from irconv.backends.native.kernels.contraction import Contraction, linear
 from irconv.backends.native.kernels.packing import least, unravel
 from irconv.backends.native.kernels.plan import Plan

@@ -19,6 +19,7 @@ from irconv.backends.codegen.form import Expression, Literal, Type, compare, lit
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native, native_kernel
 from irconv.backends.native.kernels.folds import number_like, tap_number
 from irconv.backends.native.kernels.places import Lead, Place, Rows, Span, can_vectorise, plan_rows
+from irconv.backends.native.kernels.unpool_rows import RunningRows
 from irconv.backends.native.kernels.windows import (
     Axis,
     all_of,
@@ -171,12 +172,25 @@ class _Unpool:
     def write_tiled(self) -> Body:
         body = Body()
         with self.rows.each(body) as (lead, outer, spans):
-            last = self.axes[-1]
-            with body.loop("column", 0, last.count) as column:
-                window = [*outer, column]
-                self._tile(body, lead, window, spans)
+            running = self._running(spans)
+            if running is None:
+                with body.loop("column", 0, self.axes[-1].count) as column:
+                    self._tile(body, lead, [*outer, column], spans)
+            else:
+                sources = [body.let("at", p.at(lead, [*outer, literal(0)])) for p in self.operands]
+                corner = [*(o * axis.stride for o, axis in zip(outer, self.axes, strict=False)), literal(0)]
+                running.write(body, sources, body.let("corner", self.out.at(lead, corner)))
             self._uncovered(body, lead, outer, spans)
         return body
+
+    def _running(self, spans: Sequence[Span]) -> RunningRows | None:
+        """The code for whole rows, where it is faster than window by window."""
+        divisor = self._divisor(Body(), [literal(0) for _ in self.axes]) or literal(1)
+        if self.rows.parts > 1 or not isinstance(divisor, Literal):
+            return None
+        lanes, number = spans[0].lanes, int(divisor.value)
+        rows = RunningRows(self.axes, self.rows.channels, lanes, self.dtype, self.out, self.operands, number)
+        return rows if rows.is_possible else None
 
     def _tile(self, body: Body, lead: Lead, window: Sequence[Expression], spans: Sequence[Span]) -> None:
         at = [body.let("at", p.at(lead, window)) for p in self.operands]

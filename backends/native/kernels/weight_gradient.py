@@ -124,8 +124,10 @@ def _source_of_d(request: NativeRequest, value: int, shape: tuple[int, ...]) -> 
         node = graph[value]
         names.append((node.op.name, getattr(node.attributes, "axes", None)))
         value = node.operands[0]
-    wanted = [("reshape", None), ("transpose", (1, 0, *range(2, len(shape))))]
-    return value if names == wanted and graph[value].type.shape == shape else None
+    turned = ("transpose", (1, 0, *range(2, len(shape))))
+    # for one sample of one spatial axis and one channel a group there is nothing to reshape
+    arranged = names == [("reshape", None), turned] or names == [turned]
+    return value if arranged and graph[value].type.shape == shape else None
 
 
 def _gradient_strides(request: NativeRequest, rows: int, depth: int, groups: int, kernel: tuple[int, ...]) -> Strides | None:

@@ -14,7 +14,6 @@ from irconv.backends.codegen.body import WORKER, Body
 from irconv.backends.codegen.form import (
     INDEX,
     Expression,
-    Function,
     Operand,
     Pointer,
     Type,
@@ -25,6 +24,7 @@ from irconv.backends.codegen.form import (
     select,
     splat,
 )
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.kernels.weight_gradient_plan import Plan, Problem, elements_of_row
 from irconv.types import DType
 

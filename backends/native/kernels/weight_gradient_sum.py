@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from irconv.backends.codegen.body import Body
-from irconv.backends.codegen.form import INDEX, Expression, Function, as_expression, literal, load
+from irconv.backends.codegen.form import INDEX, Expression, as_expression, literal, load
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.kernels.weight_gradient_code import SIZES, SPLITS, SUMS, Buffers, Names, smallest
 from irconv.backends.native.kernels.weight_gradient_plan import Plan, Problem
 

@@ -23,6 +23,7 @@ A strict request does not come here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -30,16 +31,23 @@ from irconv.backends.arrays.base import scratch
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.codegen.body import WORKER, Body
 from irconv.backends.codegen.c import print_c
-from irconv.backends.codegen.form import INDEX, Expression, Function, Pointer, Variable, compare, literal, load, select
+from irconv.backends.codegen.form import INDEX, Expression, Pointer, Variable, compare, literal, load, select
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, first, native_kernel
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
 from irconv.backends.native.kernels.packing import unravel
+from irconv.backends.native.kernels.pooled import Pooled
+from irconv.backends.native.kernels.prologue import Prologue, make_prologue
+from irconv.backends.native.kernels.strips import PARTS
 from irconv.backends.native.kernels.winograd_code import WEIGHT_CHANNELS, Buffers, Steps, WinogradCode
 from irconv.backends.native.kernels.winograd_cost import best_plan, is_phased, winograd_plans
 from irconv.backends.native.kernels.winograd_plan import WinogradPlan, cut, cut_phases, odd_lines
 from irconv.graph import Node
 from irconv.types import F32, I64, DType, TensorType
+
+Make = Callable[[NativeRequest, Node, Contraction, WinogradPlan], NativeKernel | None]
+"""Makes the kernel of a plan."""
 
 CHUNK_SIZES = ("batch", "chunk", "parts", "workers")
 PHASE_SIZES = ("group", "shares", "padded", "input_step", "output_step")
@@ -59,15 +67,18 @@ def winograd(request: NativeRequest, node: Node, c: Contraction) -> NativeKernel
 
 
 def winograd_candidates(
-    request: NativeRequest, node: Node, c: Contraction
+    request: NativeRequest, node: Node, c: Contraction, kernel: Make | None = None
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """What by estimate is faster than the direct algorithm (one or none), and the others; nothing for a strict request."""
+    """What by estimate is faster than the direct algorithm (one or none), and the others; nothing for a strict request.
+
+    kernel: makes the kernel of a plan, if not :func:`winograd_kernel`.
+    """
     if request.strict:
         return [], []
     best = best_plan(c, request.machine, prepares=not is_kept(request, node.operands[1]))
 
     def candidate(plan: WinogradPlan) -> Candidate:
-        return Candidate(plan.name, partial(winograd_kernel, request, node, c, plan))
+        return Candidate(plan.name, partial(kernel or winograd_kernel, request, node, c, plan))
 
     others = [candidate(plan) for plan in winograd_plans(c, request.machine) if plan != best]
     return [] if best is None else [candidate(best)], others
@@ -79,8 +90,18 @@ def is_kept(request: NativeRequest, weight: int) -> bool:
     return graph[weight].op.name == "constant" or (weight in graph.states and not graph.updates)
 
 
-def winograd_kernel(request: NativeRequest, node: Node, c: Contraction, plan: WinogradPlan) -> NativeKernel | None:
-    """The kernel by this plan; None where there is no code for the epilogue."""
+def winograd_kernel(
+    request: NativeRequest,
+    node: Node,
+    c: Contraction,
+    plan: WinogradPlan,
+    pooled: Pooled | None = None,
+    also: Sequence[Function] = (),
+) -> NativeKernel | None:
+    """The kernel by this plan, which stores the results or what they are pooled to; None where there is no code for the epilogue.
+
+    also: functions to stand in the same source.
+    """
     graph = request.graph
     operands = operand_ids(graph, request.kernel)
     x, w = node.operands
@@ -89,15 +110,21 @@ def winograd_kernel(request: NativeRequest, node: Node, c: Contraction, plan: Wi
     names = [f"operand{i}" for i in range(len(operands))]
     weight_at = len(operands) - 1 - operands[::-1].index(w)
     names[weight_at] = "w"
-    names[operands.index(x)] = "x"
+    if x in operands:
+        names[operands.index(x)] = "x"
     types = [graph[i].type.dtype for i in operands]
     pointers = {i: Pointer(name, dtype) for i, name, dtype in zip(operands, names, types, strict=True)}
     epilogue = make_epilogue(request, node.id, pointers, plan.lanes)
     if epilogue is None:
         return None
+    prologue = make_prologue(request, node.id, pointers, plan.lanes)
+    if prologue is not None and prologue.lanes != plan.lanes:
+        return None
     out = Pointer("out", graph[epilogue.result].type.dtype)
-    outer = [("out", out.dtype), *zip(names, types, strict=True), ("weights", F32)]
-    r = _Request(request.threads, c, plan, epilogue, out, outer)
+    outs = [("out", out.dtype)] if pooled is None else [(pointer.name, pointer.dtype) for pointer in pooled.pointers]
+    outs += epilogue.further.outputs
+    outer = [*outs, *zip(names, types, strict=True), ("weights", F32)]
+    r = _Request(request.threads, c, plan, epilogue, out, outer, pooled, prologue)
     ways = [_chunked(r)]
     if plan.is_far:
         ways.append(_phased(r))
@@ -106,13 +133,15 @@ def winograd_kernel(request: NativeRequest, node: Node, c: Contraction, plan: Wi
     weights = WinogradCode(c, plan, epilogue, out, _chunk_steps(plan), r.sizes).weights(r.written("weights"))
     functions = [weights, *(function for way in ways for function in way.functions)]
     counts = [plan.blocks * -(-plan.channels // WEIGHT_CHANNELS), *(count for way in ways for count in way.tasks)]
+    moments = r.written(*(name for name, _ in epilogue.further.outputs))
+    addition = epilogue.addition(sum(way.parts for way in ways), moments, r.sizes)
     return native_kernel(
-        print_c(functions),
-        tuple(Phase(function.name, tasks) for function, tasks in zip(functions, counts, strict=True)),
-        tuple(number for way in ways for number in way.sizes),
-        (scratch(F32, plan.weight_elements), *(temporary for way in ways for temporary in way.scratch)),
+        print_c([*functions, *addition.functions, *also]),
+        (*(Phase(function.name, tasks) for function, tasks in zip(functions, counts, strict=True)), *addition.phases),
+        (*(number for way in ways for number in way.sizes), *addition.numbers),
+        (scratch(F32, plan.weight_elements), *(t for way in ways for t in way.scratch), *addition.scratch),
         machine=request.machine,
-        prepared=(Prepared(1 + weight_at, 1 + len(operands), 0),),
+        prepared=(Prepared(len(outs) + weight_at, len(outs) + len(operands), 0),),
     )
 
 
@@ -126,30 +155,43 @@ class _Request:
     epilogue: Epilogue
     out: Pointer
     outer: list[tuple[str, DType]]
+    pooled: Pooled | None
+    prologue: Prologue | None
+
+    @property
+    def outs(self) -> list[str]:
+        """The names of what is written in the end."""
+        return ["out", PARTS] if self.pooled is None else [pointer.name for pointer in self.pooled.pointers]
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """Run-time numbers that functions get."""
-        return CHUNK_SIZES + PHASE_SIZES * self.plan.is_far
+        return CHUNK_SIZES + PHASE_SIZES * self.plan.is_far + self.epilogue.further.sizes
 
     def written(self, *wanted: str) -> Buffers:
         """All buffers, those named being written."""
         temporaries = CHUNK_BUFFERS + PHASE_BUFFERS * self.plan.is_far
-        return tuple((name, dtype, name in wanted) for name, dtype in [*self.outer, *temporaries])
+        buffers = [*self.outer, *temporaries, *self.epilogue.further.temporaries]
+        return tuple((name, dtype, name in wanted) for name, dtype in buffers)
 
 
 @dataclass(frozen=True)
 class _Way:
-    """Functions with their numbers of tasks, and what they add to the run-time sizes and temporaries."""
+    """Functions with their numbers of tasks, and what they add to the run-time sizes and temporaries.
+
+    parts: of statistics, where there are any.
+    """
 
     functions: tuple[Function, ...]
     tasks: tuple[int, ...]
     sizes: tuple[int, ...]
     scratch: tuple[TensorType, ...]
+    parts: int
 
     def idle(self) -> _Way:
         """Without tasks, and only as much memory as it takes to name it."""
-        return replace(self, tasks=(0,) * len(self.tasks), scratch=tuple(scratch(t.dtype, 1) for t in self.scratch))
+        kept = tuple(scratch(t.dtype, 1) for t in self.scratch)
+        return replace(self, tasks=(0,) * len(self.tasks), scratch=kept, parts=0)
 
 
 # --- chunk by chunk --------------------------------------------------------------------------------------------------------
@@ -163,11 +205,11 @@ def _chunk_steps(plan: WinogradPlan) -> Steps:
 def _chunked(r: _Request) -> _Way:
     """Everything for a chunk of tiles and some blocks of output channels in one task."""
     plan = r.plan
-    code = WinogradCode(r.c, plan, r.epilogue, r.out, _chunk_steps(plan), r.sizes)
-    functions = _start(code, r.written("held")), _chunk(code, r.written("out", "own", "held"))
+    code = WinogradCode(r.c, plan, r.epilogue, r.out, _chunk_steps(plan), r.sizes, r.pooled, r.prologue)
+    functions = _start(code, r.written("held")), _chunk(code, r.written(*r.outs, "own", "held"))
     shares = cut(plan, r.c.batch)
     own = scratch(F32, r.threads, sum(plan.parts)), scratch(I64, r.threads, HELD_STEP)
-    return _Way(functions, (1, shares.tasks), (r.c.batch, shares.chunk, shares.parts, r.threads), own)
+    return _Way(functions, (1, shares.tasks), (r.c.batch, shares.chunk, shares.parts, r.threads), own, shares.chunks)
 
 
 def _start(code: WinogradCode, buffers: Buffers) -> Function:
@@ -202,8 +244,9 @@ def _chunk(code: WinogradCode, buffers: Buffers) -> Function:
         with body.loop("block", start, stop) as block:
             with body.loop("k", 0, plan.products) as k:
                 code.product(body, block, k, padded, v, m)
+            seen = body.variable("seen", literal(0))
             with body.loop("tile", 0, count) as tile:
-                code.result(body, block, first + tile, tile, m)
+                code.result(body, block, first + tile, tile, m, number, seen)
     return body.function(f"{code.c.name}_winograd", buffers, code.sizes)
 
 
@@ -215,11 +258,11 @@ def _phased(r: _Request) -> _Way:
     plan = r.plan
     shares = cut_phases(plan, r.c.batch)
     steps = Steps(Variable("input_step", INDEX), Variable("output_step", INDEX), plan.blocks * plan.width, plan.panel)
-    code = WinogradCode(r.c, plan, r.epilogue, r.out, steps, r.sizes)
+    code = WinogradCode(r.c, plan, r.epilogue, r.out, steps, r.sizes, r.pooled, r.prologue)
     functions = (
         _inputs(code, r.written("transformed", "edges")),
         _products(code, r.written("multiplied")),
-        _results(code, r.written("out")),
+        _results(code, r.written(*r.outs)),
     )
     groups = -(-shares.padded // shares.chunk)
     input_step, output_step = odd_lines(shares.padded * plan.channels), odd_lines(shares.padded * steps.row)
@@ -229,7 +272,7 @@ def _phased(r: _Request) -> _Way:
         scratch(F32, r.threads, plan.parts[2]),
     )
     sizes = (shares.chunk, shares.parts, shares.padded, input_step, output_step)
-    return _Way(functions, (groups, plan.products * shares.parts, groups), sizes, kept)
+    return _Way(functions, (groups, plan.products * shares.parts, groups), sizes, kept, groups)
 
 
 def _inputs(code: WinogradCode, buffers: Buffers) -> Function:
@@ -266,8 +309,13 @@ def _results(code: WinogradCode, buffers: Buffers) -> Function:
     batch, group = (Variable(name, INDEX) for name in ("batch", "group"))
     with body.tasks() as task:
         last = body.let("last_tile", _least_of((task + 1) * group, batch * plan.tiles))
-        with body.loop("tile", task * group, last) as tile, body.loop("block", 0, plan.blocks) as block:
-            code.result(body, block, tile, tile, Pointer("multiplied", F32))
+        ahead = body.variable("ahead", literal(0))
+        with body.loop("tile", task * group, last) as tile:
+            seen = body.variable("seen", ahead)
+            with body.loop("block", 0, plan.blocks) as block:
+                body.assign(seen, ahead)
+                code.result(body, block, tile, tile, Pointer("multiplied", F32), task, seen)
+            body.assign(ahead, seen)
     return body.function(f"{code.c.name}_winograd_results", buffers, code.sizes)
 
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from irconv.backends.codegen.access import gather
+from irconv.backends.codegen.access import gather, vector_store
 from irconv.backends.codegen.body import Body
 from irconv.backends.codegen.form import (
     Expression,
-    Function,
     Literal,
     Pointer,
     Type,
+    Variable,
     both,
     literal,
     load,
     select,
     splat,
 )
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.kernels.contraction import Axis, Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue
-from irconv.backends.native.kernels.packing import least, unravel
+from irconv.backends.native.kernels.folds import narrowed
+from irconv.backends.native.kernels.packing import least, unravel, weighted
+from irconv.backends.native.kernels.pooled import Pooled
+from irconv.backends.native.kernels.prologue import Prologue
 from irconv.backends.native.kernels.winograd_plan import LINE, WinogradPlan
 from irconv.backends.native.kernels.winograd_transforms import (
     input_transform,
@@ -32,6 +37,12 @@ from irconv.backends.native.kernels.winograd_transforms import (
 from irconv.types import F32, DType
 
 Buffers = tuple[tuple[str, DType, bool], ...]
+
+Read = Callable[[int, int], Expression]
+"""``read(i, j)``: a vector of the input in row i and column j of a tile."""
+
+Reads = Callable[[Expression, int | None], Read]
+"""``reads(channel, count)``: how to read the channels from one on, all lanes or the first ``count``."""
 
 WEIGHT_CHANNELS = 32
 """Input channels of one block whose weights a task transforms."""
@@ -62,6 +73,8 @@ class WinogradCode:
     out: Pointer
     steps: Steps
     sizes: tuple[str, ...]
+    pooled: Pooled | None = None
+    prologue: Prologue | None = None
 
     @property
     def vector(self) -> Type:
@@ -135,10 +148,7 @@ class WinogradCode:
         image, row, column = self.place(body, number)
         top = body.let("top", row + low_end(c.axes[0]))
         left = body.let("left", column + low_end(c.axes[1]))
-        source = Pointer("x", F32)
-        corner = body.let("corner", image * c.x_strides[0] + top * c.x_strides[1] + left * c.x_strides[2])
-        from_x = body.pointer("source", source, 0, mutable=True)
-        down, along = (body.variable(name, literal(s)) for name, s in zip(("down", "along"), c.x_strides[1:], strict=True))
+        corner = [image, top, left]
         conditions = [
             limit
             for at, axis in ((top, c.axes[0]), (left, c.axes[1]))
@@ -147,56 +157,92 @@ class WinogradCode:
         inside = conditions[0]
         for condition in conditions[1:]:
             inside = both(inside, condition)
+        rows = literal(plan.inputs * plan.channels), literal(plan.channels)
+        if self.prologue is not None:
+            with body.when(inside):
+                self._transform_vectors(body, self._computed(body, self.prologue, corner), tile, v)
+            with body.otherwise():
+                self._copy_tile(body, corner, copied)
+                self._transform_vectors(body, self._stored(body, copied, rows), tile, v)
+            return
+        from_x = body.pointer("source", Pointer("x", F32), 0, mutable=True)
+        down, along = (body.variable(name, literal(s)) for name, s in zip(("down", "along"), c.x_strides[1:], strict=True))
         with body.when(inside):
-            body.move(from_x, source, corner)
+            body.move(from_x, Pointer("x", F32), weighted(corner, c.x_strides))
         with body.otherwise():
-            self._copy_tile(body, corner, top, left, copied)
+            self._copy_tile(body, corner, copied)
             body.move(from_x, copied, 0)
-            body.assign(down, literal(plan.inputs * plan.channels))
-            body.assign(along, literal(plan.channels))
+            for step, row in zip((down, along), rows, strict=True):
+                body.assign(step, row)
+        self._transform_vectors(body, self._stored(body, from_x, (down, along)), tile, v)
+
+    def _stored(self, body: Body, source: Pointer, strides: tuple[Expression, Expression]) -> Reads:
+        """Inputs that lie in memory."""
+        down, along = strides
+
+        def reads(channel: Expression, count: int | None) -> Read:
+            starts = [body.let("start", down * i + channel) for i in range(self.plan.inputs)]
+            return lambda i, j: load(source, starts[i] + along * j, self.plan.lanes, count)
+
+        return reads
+
+    def _computed(self, body: Body, prologue: Prologue, corner: Sequence[Expression]) -> Reads:
+        """Inputs that are computed, from those at a logical index (but for the channel) on."""
+        image, top, left = corner
+
+        def reads(channel: Expression, count: int | None) -> Read:
+            known = prologue.constants(body, [image, channel, top, left], 1, count)
+            return lambda i, j: prologue.value(body, [image, channel, top + i, left + j], 1, count, known)
+
+        return reads
+
+    def _transform_vectors(self, body: Body, reads: Reads, tile: Expression, v: Pointer) -> None:
+        """All channels, vector by vector."""
+        plan = self.plan
         whole = plan.channels // plan.lanes * plan.lanes
         if whole:
             with body.loop("channel", 0, whole, plan.lanes) as channel:
-                self._transform_vector(body, from_x, (down, along), tile, channel, None, v)
+                self._transform_vector(body, reads, tile, channel, None, v)
         if whole < plan.channels:
-            self._transform_vector(body, from_x, (down, along), tile, literal(whole), plan.channels - whole, v)
+            self._transform_vector(body, reads, tile, literal(whole), plan.channels - whole, v)
 
     def _transform_vector(
-        self,
-        body: Body,
-        source: Pointer,
-        strides: tuple[Expression, Expression],
-        tile: Expression,
-        channel: Expression,
-        count: int | None,
-        v: Pointer,
+        self, body: Body, reads: Reads, tile: Expression, channel: Expression, count: int | None, v: Pointer
     ) -> None:
         plan = self.plan
-        down, along = strides
-        starts = [body.let("start", down * i + channel) for i in range(plan.inputs)]
+        read = reads(channel, count)
         place = body.let("place", tile * plan.channels + channel)
         on_both_axes(
             body,
             plan.inputs,
             input_transform,
-            lambda i, j: body.let("d", load(source, starts[i] + along * j, plan.lanes, count)),
+            lambda i, j: body.let("d", read(i, j)),
             lambda number, value: body.store(v, place + self.steps.inputs * number, value, count),
         )
 
-    def _copy_tile(
-        self, body: Body, corner: Expression, top: Expression, left: Expression, copied: Pointer
-    ) -> None:
+    def _copy_tile(self, body: Body, corner: Sequence[Expression], copied: Pointer) -> None:
         """The inputs of a tile at the border, with zeros around."""
         c, plan = self.c, self.plan
+        image, top, left = corner
         with body.loop("i", 0, plan.inputs) as i, body.loop("j", 0, plan.inputs) as j:
             row, column = body.let("y", top + i), body.let("z", left + j)
             inside = both(both(row >= 0, row < c.axes[0].size), both(column >= 0, column < c.axes[1].size))
             place = body.let("place", (i * plan.inputs + j) * plan.channels)
-            start = body.let("start", corner + i * c.x_strides[1] + j * c.x_strides[2])
-            with body.when(inside), body.loop("channel", 0, plan.channels) as channel:
-                body.store(copied, place + channel, load(Pointer("x", F32), start + channel))
+            with body.when(inside):
+                self._copy_pixel(body, [image, row, column], copied, place)
             with body.otherwise(), body.loop("channel", 0, plan.channels) as channel:
                 body.store(copied, place + channel, Literal(0.0, Type(F32)))
+
+    def _copy_pixel(self, body: Body, pixel: Sequence[Expression], copied: Pointer, place: Expression) -> None:
+        if self.prologue is not None:
+            image, row, column = pixel
+            for channel, count in self.prologue.each(body, 0, self.plan.channels):
+                value = self.prologue.value(body, [image, channel, row, column], 1, count)
+                body.store(copied, place + channel, value, count)
+            return
+        start = body.let("start", weighted(pixel, self.c.x_strides))
+        with body.loop("channel", 0, self.plan.channels) as channel:
+            body.store(copied, place + channel, load(Pointer("x", F32), start + channel))
 
     def _column(self, block: Expression) -> Expression:
         """Where a block's products lie in a row of them."""
@@ -233,8 +279,20 @@ class WinogradCode:
                 for n, accumulator in enumerate(accumulators):
                     body.store(target, p * self.steps.row + n * plan.lanes, accumulator)
 
-    def result(self, body: Body, block: Expression, number: Expression, tile: Expression, m: Pointer) -> None:
-        """A' M A of one tile and block, and what follows the convolution."""
+    def result(
+        self,
+        body: Body,
+        block: Expression,
+        number: Expression,
+        tile: Expression,
+        m: Pointer,
+        part: Expression,
+        seen: Variable,
+    ) -> None:
+        """A' M A of one tile and block, and what follows the convolution.
+
+        part: of statistics that the tile goes to, after ``seen`` other pixels (which are counted up).
+        """
         c, plan = self.c, self.plan
         image, row, column = self.place(body, number)
         height = body.let("height", least(literal(c.axes[0].only.count) - row, plan.outputs))
@@ -253,8 +311,16 @@ class WinogradCode:
                     lambda number, value: body.store(kept, number * plan.lanes, value),
                 )
                 with body.loop("y", 0, height) as y, body.loop("z", 0, length) as z:
-                    value = body.let("value", load(kept, (y * plan.outputs + z) * plan.lanes, plan.lanes))
-                    self.epilogue.apply(body, value, [image, output, row + y, column + z], 1, count, self.out)
+                    at = body.let("at", (y * plan.outputs + z) * plan.lanes)
+                    value = body.let("value", load(kept, at, plan.lanes))
+                    index = [image, output, row + y, column + z]
+                    if self.pooled is None:
+                        self.epilogue.apply(body, value, index, 1, count, self.out)
+                    else:
+                        strides = {i: tuple(s) for i, s in self.epilogue.strides.items()}
+                        body.store(kept, at, self.epilogue.value(body, value, strides, index, 1, count))
+                if self.pooled is not None:
+                    self._windows(body, self.pooled, kept, (height, length), [image, output, row, column], count)
 
             if plan.columns % plan.width == 0:
                 write(None)
@@ -262,6 +328,36 @@ class WinogradCode:
                 with body.when(output < plan.columns):
                     ragged = plan.columns % plan.lanes != 0
                     write(body.let("count", least(literal(plan.columns) - output, plan.lanes)) if ragged else None)
+        statistics = self.epilogue.statistics
+        if statistics is not None:
+            strides = self.epilogue.strides[self.epilogue.result]
+            corner = image * strides[0] + row * strides[2] + column * strides[3]
+            columns = block * plan.width, least((block + 1) * plan.width, plan.columns)
+            places = ((height, strides[2]), (length, strides[3]))
+            exact = plan.columns % plan.lanes == 0
+            statistics.add(body, self.out, part, columns, corner, places, height * length, seen, exact)
+
+
+    def _windows(
+        self,
+        body: Body,
+        pooled: Pooled,
+        kept: Pointer,
+        size: tuple[Expression, Expression],
+        corner: list[Expression],
+        count: Expression | None,
+    ) -> None:
+        """Fold and write the windows of a tile of ``size`` results that begins at the logical index ``corner``."""
+        plan = self.plan
+        high, wide = pooled.kernel
+        image, output, row, column = corner
+        with body.loop("i", 0, size[0] // high) as i, body.loop("j", 0, size[1] // wide) as j:
+            first = body.let("first_tap", (i * (high * plan.outputs) + j * wide) * plan.lanes)
+            offsets = [(y * plan.outputs + z) * plan.lanes for y in range(high) for z in range(wide)]
+            taps = [body.let("tap", load(kept, first + offset, plan.lanes)) for offset in offsets]
+            index = [image, output, row // high + i, column // wide + j]
+            for place, value in zip(pooled.outputs, pooled.folded(body, taps), strict=True):
+                vector_store(body, place.pointer, place.strides, index, 1, narrowed(value, place.pointer.dtype), count)
 
 
 def low_end(axis: Axis) -> int:

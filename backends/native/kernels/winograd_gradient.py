@@ -24,7 +24,6 @@ from irconv.backends.codegen.body import WORKER, Body
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import (
     Expression,
-    Function,
     Literal,
     Pointer,
     Type,
@@ -35,6 +34,7 @@ from irconv.backends.codegen.form import (
     select,
     splat,
 )
+from irconv.backends.codegen.statements import Function
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native_kernel
 from irconv.backends.native.kernels.packing import least, unravel
 from irconv.backends.native.kernels.weight_gradient_code import (

@@ -13,6 +13,7 @@ from irconv.backends.arrays.base import Array, ViewKernel
 from irconv.backends.arrays.lower import operand_ids
 from irconv.backends.arrays.steps import Check, Layout, Step, carve, lay_out
 from irconv.backends.native.base import EXPORT, NativeKernel
+from irconv.backends.native.composition import DEFINITION
 from irconv.backends.native.library import Unit
 from irconv.backends.native.lowering import NativeLowering
 from irconv.backends.native.runtime import COPY, FINITE_F32, PHASE
@@ -31,9 +32,6 @@ SMALL = 1024
 """Bytes up to which a constant stands in the code; larger ones are in the file of weights."""
 
 HIDDEN = '__attribute__((visibility("hidden")))'
-
-DEFINITION = re.compile(r"\bvoid (\w+)\(void \*const \*buffers")
-"""Where a function begins that could be a phase."""
 
 MOST_REFUSED = 20
 """How many kernels without code an error lists."""
@@ -65,13 +63,16 @@ def _require_code(program: Program, lowering: NativeLowering) -> None:
             where = f" at {node.provenance.location}" if node.provenance.location else ""
             operands = ", ".join(str(graph[i].type) for i in operand_ids(graph, kernel))
             missing.append(f"{kernel.kind}({operands}) @{kernel.name}{where}")
-    missing += [f"the check that %{graph[i].name} is finite, for {graph[i].type}" for i in program.schedule.guards
-                if graph[i].type.dtype not in FINITE]  # fmt: skip
+    hint = "write that part of the model with other ops or types, or run it with irconv.compile"
+    unchecked = [graph[i] for i in program.schedule.guards if graph[i].type.dtype not in FINITE]
+    if unchecked and not missing:
+        hint = "compute the loss in float32: cast what the model gives, .astype('float32')"
+    missing += [f"the check that %{node.name} is finite, for {node.type}" for node in unchecked]
     if missing:
         more = [f"and {len(missing) - MOST_REFUSED} more"] if len(missing) > MOST_REFUSED else []
         raise BackendError(
             "there is no C code for\n" + "\n".join(f"  {line}" for line in [*missing[:MOST_REFUSED], *more]),
-            hint="write that part of the model with other ops or types, or run it with irconv.compile",
+            hint=hint,
         )
 
 

@@ -6,9 +6,8 @@ Names of models, nodes and paths are in comments only, made harmless; what the c
 from __future__ import annotations
 
 from irconv.backends.codegen.c import PARAMETERS, harmless
-from irconv.backends.native.describe import headed
 from irconv.backends.native.runtime import PHASE
-from irconv.backends.native.standalone.blueprint import Blueprint, Place, Row, UnitFile
+from irconv.backends.native.standalone.blueprint import Blueprint, Place, Row
 from irconv.backends.native.standalone.interface import function, parameters, plain_names, title
 from irconv.backends.native.standalone.text import rows, template
 from irconv.backends.native.standalone.weights import WeightsFile
@@ -21,11 +20,6 @@ MACHINE_TESTS = {
     "avx2": ("avx2", "fma"),
 }
 """Features that a processor must have, as ``__builtin_cpu_supports`` knows them."""
-
-
-def kernel_source(blueprint: Blueprint, unit: UnitFile) -> str:
-    """A file of kernels, headed by their IR and the lines of the model that they come from."""
-    return headed(blueprint.graph, unit.kernels, unit.source)
 
 
 def library_source(blueprint: Blueprint, weights: WeightsFile, embed: bool) -> str:

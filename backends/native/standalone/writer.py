@@ -12,10 +12,11 @@ from pathlib import Path
 
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.compiler import FLAGS, TIMEOUT, Compiler, accepted, find_compiler, run, trimmed
+from irconv.backends.native.describe import headed
 from irconv.backends.native.standalone.blueprint import Blueprint
 from irconv.backends.native.standalone.interface import header_source
 from irconv.backends.native.standalone.program import embedded_source, main_source, makefile
-from irconv.backends.native.standalone.sources import kernel_source, library_source
+from irconv.backends.native.standalone.sources import library_source
 from irconv.backends.native.standalone.text import runtime_source
 from irconv.backends.native.standalone.weights import WeightsFile, weights_file
 from irconv.backends.numpy.parallel import thread_count
@@ -70,7 +71,7 @@ def _write(blueprint: Blueprint, files: Files, weights: WeightsFile) -> None:
         "Makefile": makefile(blueprint, COMMON, files.kernels, files.embed),
     }
     texts |= {
-        f"{kernel}.c": kernel_source(blueprint, unit)
+        f"{kernel}.c": headed(blueprint.graph, unit.kernels, unit.source)
         for kernel, unit in zip(files.kernels, blueprint.units, strict=True)
     }
     if files.embed:

@@ -26,6 +26,9 @@ RUNNABLE = (*X86[X86.index(HERE) :], "generic") if HERE in X86 else ("generic",)
 """The machines whose code this processor can run, the widest first."""
 
 WIDEST = RUNNABLE[0]
+THREADS = 2
+"""Of which kernels run on the last one, whose scratch is not the first."""
+
 MARGIN = 64
 """Elements around an output that must stay as they are."""
 
@@ -62,7 +65,7 @@ class Case:
             strides.setdefault(node.id, stored_strides(shape, order if order and len(order) == len(shape) else None))
         self.strides = strides
         self.inputs = {v.id: a for v, a in zip(inputs, self.arrays, strict=True)}
-        request = NativeRequest(self.graph, self.kernel, strides, self.machine)
+        request = NativeRequest(self.graph, self.kernel, strides, self.machine, threads=THREADS)
         self.made: NativeKernel | None = NATIVE[self.kernel.kind](request)
 
     @property
@@ -92,7 +95,7 @@ class Case:
         for phase in self.made.phases:
             tasks = reversed(range(phase.tasks)) if backwards else range(phase.tasks)
             for task in tasks:
-                code[phase.function](pointers, sizes, ctypes.c_int64(task), ctypes.c_int64(task + 1), ctypes.c_int64(1))
+                code[phase.function](pointers, sizes, ctypes.c_int64(task), ctypes.c_int64(task + 1), ctypes.c_int64(THREADS - 1))
         for array, memory in guarded:
             inside = array.size * array.itemsize
             edge = MARGIN * array.itemsize

@@ -56,6 +56,39 @@ CONVOLUTIONS = (
     case("transposed_far", lambda x, w: F.conv_transpose2d(x, w, stride=3), (1, 5, 3, 3), (5, 17, 2, 2)),
 )
 
+
+def _inverted_residual(x: Any, a: Any, b: Any, c: Any, bias: Any, stride: int) -> Any:
+    """What becomes one kernel of three layers, where images are large enough."""
+    y = F.relu6(F.conv2d(x.tanh(), a) + bias)
+    return F.conv2d(F.relu6(F.conv2d(y, b, stride=stride, padding=1, groups=17)), c)
+
+
+_LAYERS = ((17, 5, 1, 1), (17, 1, 3, 3), (7, 17, 1, 1), (17, 1, 1))
+FUSED_LAYERS = (
+    case("layers", lambda *all: _inverted_residual(*all, 1), (1, 5, 13, 11), *_LAYERS),
+    case("layers_stride", lambda *all: _inverted_residual(*all, 2), (2, 5, 17, 19), *_LAYERS),
+)
+
+def _twice_read(after: Callable[..., Any]) -> Callable[..., Any]:
+    """What comes after a convolution's result that is read elsewhere too, so that it is stored."""
+
+    def program(x: Any, v: Any, *rest: Any) -> Any:
+        y = F.conv2d(x, v)
+        return after((y + 0.5).relu(), *rest) + y.mean()
+
+    return program
+
+
+PROLOGUES = (
+    case("ahead_pixels", _twice_read(lambda y, w: F.conv2d(y, w, stride=2)), (3, 3, 7, 5), (17, 3, 1, 1), (19, 17, 1, 1)),
+    case("ahead_tiles", _twice_read(lambda y, w: F.conv2d(y, w, padding=1)), (2, 3, 13, 15), (17, 3, 1, 1), (33, 17, 3, 3)),
+    case("ahead_image", lambda x, w: F.conv2d((x + 0.5).relu(), w, padding=2, stride=2), (2, 3, 17, 19), (17, 3, 5, 5)),
+    case("ahead_planes", lambda x, w: F.conv2d((x + 0.5).relu(), w, padding=2), (3, 2, 13, 37), (3, 2, 5, 5)),
+    case("ahead_volume", lambda x, w: F.conv3d((x + 0.5).relu(), w, padding=1), (1, 3, 5, 3, 7), (5, 3, 3, 3, 3)),
+    case("ahead_rows", lambda x, m, w: (x * m) @ w, (7, 33), (7, 33), (33, 19)),
+    case("ahead_pool", _twice_read(lambda y: F.max_pool2d(y, 3, 2, 1)), (2, 3, 11, 7), (19, 3, 1, 1)),
+)
+
 POOLS = (
     case("max", lambda x: F.max_pool2d(x, 2), (2, 17, 7, 5)),
     case("max_padded", lambda x: F.max_pool2d(x, 3, 2, 1), (1, 19, 11, 7)),
@@ -66,6 +99,11 @@ POOLS = (
     case("average_line", lambda x: F.avg_pool1d(x, 2), (3, 5, 13)),
     case("global", lambda x: x.mean((2, 3)), (2, 17, 7, 5)),
     case("none", lambda x: F.max_pool2d(x, 2), (0, 17, 4, 4)),
+    case("after_few_columns", lambda x, w: F.max_pool2d(F.conv2d(x, w, padding=2), 2), (3, 1, 13, 37), (6, 1, 5, 5)),
+    case("after_few_columns_odd", lambda x, w: F.avg_pool2d(F.conv2d(x, w).relu(), (1, 3)), (2, 2, 7, 21), (5, 2, 3, 3)),
+    case("after_tiles", lambda x, w: F.max_pool2d(F.conv2d(x, w, padding=1), 2), (1, 32, 29, 31), (33, 32, 3, 3)),
+    case("after_images", lambda x, w: F.max_pool2d(F.conv2d(x, w), 2), (5, 6, 14, 14), (17, 6, 5, 5)),
+    case("after_line", lambda x, w: F.max_pool1d(F.conv1d(x, w, padding=2), 3), (2, 3, 23), (17, 3, 5)),
     case("after_conv", lambda x, w, b: F.max_pool2d(F.conv2d(x, w, b, padding=1).relu(), 2), (1, 3, 9, 7), (17, 3, 3, 3), (17,)),
 )
 
@@ -89,6 +127,9 @@ ROWS = (
     case("matmul", lambda x, y: x @ y, (17, 13), (13, 7)),
     case("matmul_number", lambda x, y: x @ y, (1, 1), (1, 1)),
     case("matmul_rows", lambda x, y, b: (x @ y.T + b).relu(), (3, 37), (19, 37), (19,)),
+    case("matmul_unpacked", lambda x, y, b: (x @ y.T + b).relu(), (3, 1031), (271, 1031), (271,)),
+    case("matmul_across", lambda x, y, b: (x @ y + b).relu(), (3, 1031), (1031, 271), (271,)),
+    case("matmul_deep", lambda x, y: x @ y.T, (6, 8209), (33, 8209)),
     case("matmul_batch", lambda x, y: x @ y, (3, 5, 7), (3, 7, 11)),
     case("matmul_none", lambda x, y: x @ y, (0, 5), (5, 3)),
     case("moved", lambda x: x.transpose((2, 0, 1)) * 1, (5, 7, 11)),

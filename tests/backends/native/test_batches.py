@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import resource
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ import irconv
 import irconv.nn.functional as F
 from irconv import nn, optim
 from irconv.backends.native.library import library
+from tests.backends.executables import peak_of
 from tests.backends.handwritten import compiler_or_skip
 
 FIRST, OTHERS = 4, (7, 16, 1)
@@ -120,17 +120,19 @@ def test_inference_at_another_batch_compiles_nothing(name: str) -> None:
     assert library().compilations == before
 
 
+@pytest.mark.parametrize("first", [FIRST, 1])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_training_at_another_batch_compiles_nothing(name: str) -> None:
-    """But for a single image, over which nothing is summed."""
+def test_training_at_another_batch_compiles_nothing(name: str, first: int) -> None:
+    """Nor at a single image, over which nothing is summed, nor after one."""
     model = made(name)
     step = step_of(name, model, "native")
-    step(images(name, FIRST), targets(FIRST))
-    known = units(step.compiled.executable)
-    for batch in OTHERS:
+    step(images(name, first), targets(first))
+    known, before = units(step.compiled.executable), library().compilations
+    for batch in (1, 2, 4, 7):
         start = {path: array.copy() for path, array in model.state_dict().items()}
         found = step(images(name, batch), targets(batch))
-        assert batch == 1 or not units(step.compiled.executable) - known, f"batch {batch}"
+        assert not units(step.compiled.executable) - known, f"batch {batch}"
+        assert library().compilations == before, f"batch {batch}"
         other = made(name)
         other.load_state_dict(start)
         wanted = irconv.compile_step(
@@ -146,21 +148,6 @@ def test_an_empty_batch() -> None:
 
 
 # --- memory ------------------------------------------------------------------------------------------------------------------
-
-
-def peak_of(call: Callable[[], Any]) -> int:
-    """Bytes that Python's allocators, NumPy's among them, had in hand at most during a call, beyond what they had before."""
-    call()
-    tracemalloc.start()
-    try:
-        call()
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        call()
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    return peak - before
 
 
 def growth_of(call: Callable[[], Any], times: int) -> int:

@@ -374,7 +374,6 @@ def test_what_there_is_no_code_for() -> None:
         return generate(c, values, garbage(c.graph[c.result].type), BEST) is None
 
     assert none(lambda x, w: conv(x, w, 1, 1, 1, 8), (1, 8, 5, 5), (8, 1, 3, 3))  # depthwise has its own
-    assert none(lambda x, w: conv(x, w), (1, 8, 5, 5), (8, 8, 3, 3), dtype="i32")
     assert none(lambda x, w: conv(x, w), (1, 8, 5, 5), (8, 8, 3, 3), dtype="f16")
     assert none(lambda x, w: cast(conv(x, w), "f64"), (1, 8, 5, 5), (8, 8, 3, 3))  # two sizes of elements
 
@@ -386,3 +385,17 @@ def test_tiles_depend_on_shapes_alone(shape) -> None:
     c = case(lambda x, w: conv(x, w, 1, 1), x.shape, w.shape)
     made = generate(c, [x, w], garbage(c.graph[c.result].type), "avx512")
     assert made.phases[-1].tasks >= 8 * shape[0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("machine", HERE)
+def test_copied_inputs_of_few_channels(channels, machine) -> None:
+    """Rows longer than a vector, padded: whole numbers, so that nothing is rounded."""
+    generator = np.random.default_rng(channels)
+    x = generator.integers(-9, 10, (2, channels, 15, 37)).astype(np.float32)
+    w = generator.integers(-9, 10, (32, channels, 3, 3)).astype(np.float32)
+    c = case(lambda x, w: conv(x, w, 1, 1), x.shape, w.shape)
+    values, out = [arranged(x, channels_last(4)), w], garbage(c.graph[c.result].type, channels_last(4))
+    made = generate(c, values, out, machine)
+    assert made is not None and any(phase.function == "conv_copy" for phase in made.phases)
+    np.testing.assert_array_equal(run(c, made, values, out), conv_wanted(x, w, 1, 1, 1, 1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from irconv.backends.codegen.machine import MACHINES
 from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest
 from irconv.backends.native.kernels import narrow_plan as planning
-from irconv.backends.native.kernels.contract import _conv, _conv_transpose
+from irconv.backends.native.kernels.contract import describe_conv, describe_conv_transpose
 from irconv.backends.native.kernels.narrow import narrow_candidates
 from irconv.backends.native.runtime import run_phases
 from irconv.errors import IrconvError
@@ -55,7 +55,7 @@ def candidates(c: Case, values, out, machine=BEST, threads=2) -> tuple[list[Cand
     strides |= {i: element_strides(out) for i in c.kernel.nodes}
     request = NativeRequest(c.graph, c.kernel, strides, MACHINES[machine], threads, True)
     (node,) = (c.graph[i] for i in c.kernel.nodes if c.graph[i].op.name in ("conv", "conv_transpose"))
-    describe = _conv if node.op.name == "conv" else _conv_transpose
+    describe = describe_conv if node.op.name == "conv" else describe_conv_transpose
     return narrow_candidates(request, node, describe(request, node))
 
 

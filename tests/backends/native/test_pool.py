@@ -121,6 +121,18 @@ def test_every_machine(machine: str, order: str) -> None:
     check(lambda v, t: [window_gather(v, t, **window)], [x, taps], machine, order)
 
 
+@pytest.mark.parametrize("channels", [4, 5, 6, 7, 10, 12, 20, 24])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_rows_in_which_vectors_run_on_from_window_to_window(machine: str, channels: int) -> None:
+    """Channels that do not fill vectors: groups of windows, what is left of a row, positions beside and below the windows."""
+    for size, window in (((8, 28), {"kernel": 2}), ((7, 23), {"kernel": (3, 2)}), ((5, 22), {"kernel": (1, 3)}), ((37,), {"kernel": 2})):
+        check(*scatter_case(size, window, (3, channels)), machine)
+        d = numbers((3, channels, *pool_counts(attributes(size, window), size)))
+        check(lambda v, s=size, w=window: [avg_pool_adjoint(v, s, **w)], [d], machine, backwards=True)
+    values = scatter_case((4, 12), {"kernel": 2}, (2, channels))
+    check(values[0], [v.astype(np.float64) if v.dtype == np.float32 else v for v in values[1]], machine)
+
+
 @pytest.mark.parametrize("dtype", ["f64", "i32", "i64", "u8", "i8", "u64"])
 def test_other_element_types(dtype: str) -> None:
     x = numbers((1, 9, 7, 6), dtype)

@@ -12,11 +12,14 @@ import irconv
 import irconv.nn.functional as F
 from irconv import nn, optim, random, serialize
 from irconv.backends.native.compiler import find_compiler
+from irconv.passes import fused_layers
 from tests.backends.handwritten import compiler_or_skip
 from tests.backends.native.sanitized import (
     CONVOLUTIONS,
     FLAGS,
+    FUSED_LAYERS,
     POOLS,
+    PROLOGUES,
     ROWS,
     arrays_for,
     build_sanitized,
@@ -27,7 +30,7 @@ from tests.backends.native.sanitized import (
     save_arrays,
 )
 
-FORWARD = (*CONVOLUTIONS, *POOLS, *ROWS)
+FORWARD = (*CONVOLUTIONS, *PROLOGUES, *POOLS, *ROWS)
 BACKWARD = (*CONVOLUTIONS, *POOLS, *(each for each in ROWS if each.name not in ("position", "nothing", "matmul_none")))
 
 
@@ -46,6 +49,8 @@ def _sanitizers(tmp_path_factory):
 def test_forward_kernels_stay_inside_their_arrays(machine, tmp_path):
     arrays = arrays_for(FORWARD)
     check_sanitized(irconv.trace(forward(FORWARD), *arrays), arrays, machine, tmp_path)
+    sources = [file.read_text() for file in tmp_path.rglob("*.c")]
+    assert all(any(name in source for source in sources) for name in ("matmul_rows(", "matmul_columns("))
 
 
 @pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
@@ -53,6 +58,14 @@ def test_backward_kernels_stay_inside_their_arrays(machine, tmp_path):
     arrays = arrays_for(BACKWARD)
     graph = irconv.differentiate(irconv.trace(cubes(BACKWARD), *arrays))
     check_sanitized(graph, arrays, machine, tmp_path)
+
+
+@pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
+def test_fused_layers_stay_inside_their_arrays(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(fused_layers, "LEAST_BYTES", 1)
+    arrays = arrays_for(FUSED_LAYERS)
+    check_sanitized(irconv.trace(forward(FUSED_LAYERS), *arrays), arrays, machine, tmp_path)
+    assert any("pointwise0(" in file.read_text() for file in tmp_path.rglob("*.c"))
 
 
 class Odd(nn.Module):
@@ -88,6 +101,28 @@ def test_a_training_step_stays_inside_its_arrays(machine, tmp_path):
     saved = serialize.load(tmp_path / "states.safetensors")
     for name, array in model.state_dict().items():
         np.testing.assert_allclose(saved[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def normalised() -> nn.Module:
+    """Layers whose kernels take mean, variance and sums of what they write; numbers of channels that fill no vectors."""
+    layers = [nn.Conv2d(3, 17, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(17), nn.ReLU6()]
+    layers += [nn.Conv2d(17, 17, 3, stride=2, padding=1, groups=17, bias=False), nn.BatchNorm2d(17), nn.ReLU()]
+    layers += [nn.Conv2d(17, 67, 1), nn.BatchNorm2d(67), nn.ReLU(), nn.Conv2d(67, 35, 3, padding=1, bias=False), nn.BatchNorm2d(35)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(35 * 5 * 6, 5))
+
+
+@pytest.mark.parametrize("machine", ["avx512", "generic"])
+def test_a_step_with_batch_norm_stays_inside_its_arrays(machine, tmp_path):
+    random.manual_seed(1)
+    model = normalised()
+    x = np.random.default_rng(0).standard_normal((3, 3, 19, 21)).astype(np.float32)
+    target = np.array([0, 4, 3])
+    step = irconv.compile_step(model, F.cross_entropy, optim.SGD(model.parameters(), lr=0.01), x, target, backend="numpy")
+    _, program = build_sanitized(step, machine, tmp_path)
+    done = run_program(program, "-n", "2", *save_arrays((x, target), tmp_path))
+    assert done.returncode == 0, (done.stdout, done.stderr[:6000])
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines()[:2]]
+    np.testing.assert_allclose(losses, [float(step(x, target)) for _ in range(2)], rtol=1e-4)
 
 
 @pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])

@@ -12,6 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import irconv
+from irconv import nn, optim
 from irconv.builder import GraphValue
 from irconv.graph import Graph
 from irconv.kernel import Kernel
@@ -226,6 +228,22 @@ def shapes(draw: st.DrawFn) -> Shape:
 def test_any_convolution(s: Shape, orders: str, backwards: bool) -> None:
     x, d = operands(s)
     check(computed(s, x, d, orders=orders, backwards=backwards), summed(s, x, d), s.batch * math.prod(s.counts))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("s", [(8, 9, 3, 1, 1), (5, 6, 1, 1, 0), (2, 7, 5, 2, 2), (1, 1, 3, 1, 1)])
+def test_depthwise_along_a_line(s: tuple[int, int, int, int, int], batch: int) -> None:
+    """Of one sample there is nothing to reshape before the product: the kernel is found all the same."""
+    channels, size, kernel, stride, padding = s
+    shape = Shape(batch, channels, (size,), channels, (kernel,), stride, padding, groups=channels)
+    x, d = operands(shape)
+    layer = nn.Conv1d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+    before = layer.weight.numpy().copy()
+    step = irconv.compile_step(layer, lambda y, d: (y * d).sum(), optim.SGD(layer.parameters(), lr=1.0), x, d, backend="native")
+    step(x, d)
+    np.testing.assert_allclose(before - layer.weight.numpy(), summed(shape, x, d), rtol=1e-5, atol=1e-5)
+    exe = step.compiled.executable
+    assert exe.sources.keys() == {kernel.name for kernel in exe.kernels if not kernel.is_view}
 
 
 def test_an_operand_may_come_twice() -> None:

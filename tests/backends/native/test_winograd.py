@@ -18,7 +18,7 @@ from irconv.backends.codegen.machine import MACHINES
 from irconv.backends.native.base import NativeKernel, NativeRequest, Phase, native_kernel
 from irconv.backends.native.kernels import winograd as winograd_module
 from irconv.backends.native.kernels import winograd_plan
-from irconv.backends.native.kernels.contract import _conv, _conv_transpose
+from irconv.backends.native.kernels.contract import describe_conv, describe_conv_transpose
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.winograd import winograd, winograd_kernel
 from irconv.backends.native.kernels.winograd_cost import best_plan, is_phased
@@ -55,7 +55,7 @@ class Case:
         return NativeRequest(graph, self.kernel, strides, MACHINES[machine], 2, strict)
 
     def contraction(self, machine: str) -> Contraction:
-        describe = _conv if self.node.op.name == "conv" else _conv_transpose
+        describe = describe_conv if self.node.op.name == "conv" else describe_conv_transpose
         return describe(self.request(machine), self.node)
 
     def made(self, machine: str, outputs: int, plan: WinogradPlan | None = None) -> NativeKernel:

@@ -1,0 +1,102 @@
+"""Fusion of a convolution's input gradient with the sums that batch norm's backward takes of it.
+
+The gradient is stored for what follows the sums.  They read it again, with the stored value x whose mean was taken in the forward
+pass: in the kernel that makes the gradient only x has to come from memory.
+
+Taken are sums over all axes but the channels of light elementwise work on the gradient, on values stored like it, and on numbers
+per channel, where the gradient is stored channels last.  What is summed must not need anything that needs the gradient, so
+that the quotient graph stays without a cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from irconv.graph import Node
+from irconv.passes.patterns import Group, Search, epilogue_of
+from irconv.passes.sibling_reductions import reaches_back, reductions
+from irconv.passes.statistics import FEWEST_CHANNELS
+from irconv.types import F32, F64
+
+LIGHT = frozenset(
+    {
+        *("add", "subtract", "multiply", "negative", "square", "abs", "relu", "maximum", "minimum", "where"),
+        *("greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
+    }
+)
+"""Ops of an instruction or two."""
+
+WIDEST, MOST_STRIDE = 7, 2
+"""Taps and stride along an axis, of a convolution channel by channel: all channels of a row are computed together then."""
+
+
+def conv_transpose_sums(uses: Search) -> Iterator[Group]:
+    """conv_transpose, the elementwise work on its result, and sums of that over all axes but the channels."""
+    graph = uses.graph
+    makers: dict[int, tuple[int, ...]] = {}
+    for node_id in uses.order:
+        node = graph[node_id]
+        if node.op.name == "conv_transpose" and node_id not in uses.taken and _is_covered(uses, node):
+            rest = epilogue_of(uses, node)
+            makers[rest[-1] if rest else node_id] = (node_id, *rest)
+    if not makers:
+        return
+    before = set(uses.taken)
+    uses.taken.update(i for nodes in makers.values() for i in nodes)
+    groups = list(reductions(uses))
+    uses.taken.clear()
+    uses.taken.update(before)
+    for group in groups:
+        found = [i for i in _read(uses, group.nodes) if i in makers]
+        if len(found) == 1 and _is_suitable(uses, graph[found[0]], group.nodes):
+            members = (*makers[found[0]], *group.nodes)
+            if not reaches_back(uses, _read(uses, members), set(members)):
+                yield Group("conv_transpose_sums", members)
+
+
+def _is_covered(uses: Search, conv: Node) -> bool:
+    """Whether all pixels of a row are computed together: at stride 1, and channel by channel."""
+    a, (x, w) = conv.attributes, uses.graph.operands(conv)
+    if conv.operands[0] == conv.operands[1]:
+        return False
+    if all(s == 1 for s in a.stride):
+        return True
+    small = all(k <= WIDEST for k in w.type.shape[2:]) and all(s <= MOST_STRIDE for s in a.stride) and set(a.dilation) == {1}
+    return small and a.groups == x.type.shape[1] == conv.type.shape[1]
+
+
+def _read(uses: Search, nodes: tuple[int, ...]) -> list[int]:
+    """Values that the nodes read from outside."""
+    return [i for i in dict.fromkeys(i for node in nodes for i in uses.graph[node].operands) if i not in nodes]
+
+
+def _is_suitable(uses: Search, gradient: Node, nodes: tuple[int, ...]) -> bool:
+    """Whether there is code for sums of work on this gradient."""
+    graph, type_ = uses.graph, gradient.type
+    rank, layout = type_.rank, type_.layout
+    images = (0, *range(2, rank))
+    if layout is None or layout.order != (*images, 1) or type_.dtype not in (F32, F64):
+        return False
+    if type_.shape[1] < FEWEST_CHANNELS or math.prod(type_.shape[2:]) == 1 or type_.size == 0:
+        return False
+    is_stored = gradient.id in uses.kept or not set(nodes).issuperset(uses.readers[gradient.id])
+    return is_stored and all(_has_code(uses, graph[i], gradient, nodes) for i in (*nodes, *_read(uses, nodes)))
+
+
+def _has_code(uses: Search, node: Node, gradient: Node, nodes: tuple[int, ...]) -> bool:
+    """Whether a member of the sums, or a value that they read, is of a kind that the code knows."""
+    type_ = gradient.type
+    if node.id not in nodes:
+        return node.type == type_ or (node.type.dtype is type_.dtype and _is_by_channel(node.type.shape, type_.shape))
+    if node.op.name == "sum":
+        source = uses.graph[node.operands[0]].type
+        return node.attributes.axes == (0, *range(2, type_.rank)) and source == type_ and node.type.dtype is type_.dtype
+    is_kept = node.id in uses.kept or not set(nodes).issuperset(uses.readers[node.id])
+    return node.op.name in LIGHT and not is_kept and node.type.shape == type_.shape
+
+
+def _is_by_channel(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether a value is one number, or has one for each channel of images."""
+    numbers = (image[1], *[1] * (len(image) - 2))
+    return all(n == 1 for n in shape) or shape in (numbers, (1, *numbers))
