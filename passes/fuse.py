@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel, make_kernel
 from irconv.passes.conv_pools import conv_pools
-from irconv.passes.fused_layers import fused_layers
+from irconv.passes.fused_layers import fused_layers, why_stored
 from irconv.passes.gradient_sums import conv_transpose_sums
 from irconv.passes.patterns import (
     Group,
@@ -52,6 +52,9 @@ from irconv.passes.sibling_reductions import reductions
 from irconv.passes.statistics import conv_statistics
 from irconv.strides import value_strides
 from irconv.target import Target
+
+CONVOLUTIONS = ("conv", "conv_epilogue")
+"""Kernels that begin with a convolution and store nothing but what comes of it."""
 
 PATTERNS: tuple[Callable[[Search], Iterator[Group]], ...] = (
     row_reductions,
@@ -184,11 +187,12 @@ class _Fuser:
         operand, user = self.graph[operand_id], self.graph[user_id]
         if before.is_view or after.is_view:
             return "a view has no code of its own: the buffer is shared, nothing is written"
-        if f"{user.op.name}_prologue" in self.target.kinds and before.kind in ("elementwise", operand.op.name):
-            reason = why_apart(self.uses, operand, user, after)
-            if reason is not None:
-                return reason
+        reason = self._why_layers_apart(operand, user, before, after)
+        if reason is not None:
+            return reason
         if not is_elementwise(user):
+            if len(after.nodes) > 1:
+                return f"kernels of kind {after.kind} read their input from memory"
             return f"no rule takes what {user.op.name} ({user.op.fusion.value}) reads into its kernel"
         if operand.type.layout != user.type.layout:
             return f"they are stored differently: {operand.type} and {user.type}"
@@ -196,9 +200,32 @@ class _Fuser:
             return f"their shapes differ: {list(operand.type.shape)} and {list(user.type.shape)}"
         if operand_id in self.uses.kept or len(self.uses.readers[operand_id]) > 1:
             return f"%{operand.name} is also read elsewhere, so it has to be stored"
+        if f"{operand.op.name}_epilogue" in self.target.kinds:
+            return self._why_no_epilogue(operand, user, after)
         if not is_elementwise(operand):
             return f"{self.target.name} has no kernel that goes on after {operand.op.name}"
         return f"they already belong to different kernels, of kinds {before.kind} and {after.kind}"
+
+    def _why_layers_apart(self, operand: Node, user: Node, before: Kernel, after: Kernel) -> str | None:
+        """What the rules for work ahead of a contraction, and for several layers, have to say; None if that is nothing."""
+        kinds = self.target.kinds
+        if f"{user.op.name}_prologue" in kinds and before.kind in ("elementwise", operand.op.name):
+            reason = why_apart(self.uses, operand, user, after)
+            if reason is not None:
+                return reason
+        if before.kind in CONVOLUTIONS and user.op.name == "conv" and "fused_layers" in kinds:
+            return why_stored(self.graph, self.graph[before.nodes[0]], operand, user)
+        return None
+
+    def _why_no_epilogue(self, operand: Node, user: Node, after: Kernel) -> str:
+        """Why the kernel of a contraction ends before an elementwise op that alone reads its result."""
+        if leaves_forward(operand, user):
+            return "it leads from the forward into the backward pass: its operands would be kept for long"
+        if user.id in self.uses.new_states:
+            return f"%{user.name} is a new state, which is written over the old one: the kernel of a {operand.op.name} cannot"
+        if len(after.nodes) > 1 and after.kind != "elementwise":
+            return f"kernels of kind {after.kind} read their input from memory"
+        return f"what follows {operand.op.name} in its kernel has to leave it as a single value"
 
 
 def _alike(operand: Node, user: Node) -> bool:

@@ -58,6 +58,15 @@ def fused_layers(uses: Search) -> Iterator[Group]:
             yield Group("fused_layers", tuple(nodes))
 
 
+def why_stored(graph: Graph, conv: Node, value: Node, user: Node) -> str | None:
+    """Why the value that comes of ``conv`` is stored before another convolution reads it; None if the two are no such layers."""
+    pairs = ((_is_pointwise, _is_depthwise), (_is_depthwise, _is_pointwise))
+    if _is_large(value) or not any(first(graph, conv) and second(graph, user) for first, second in pairs):
+        return None
+    size = value.type.bytes // max(1, value.type.shape[0])
+    return f"%{value.name} has {size:,} bytes for an image: layers are computed together from {LEAST_BYTES:,} on"
+
+
 def _layer(uses: Search, conv: Node) -> _Layer:
     nodes = (conv.id, *epilogue_of(uses, conv))
     return _Layer(conv, nodes, uses.graph[nodes[-1]])

@@ -21,7 +21,7 @@ from irconv.types import F32, F64
 
 LIGHT = frozenset(
     {
-        *("add", "subtract", "multiply", "negative", "square", "abs", "relu", "maximum", "minimum", "where"),
+        *("add", "subtract", "multiply", "negative", "square", "absolute", "relu", "maximum", "minimum", "where"),
         *("greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
     }
 )

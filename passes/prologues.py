@@ -36,7 +36,7 @@ from irconv.types import BOOL, F32, F64
 LIGHT = frozenset(
     {
         *("add", "subtract", "multiply", "divide", "negative", "square", "absolute", "copy", "stop_gradient", "attach_gradient"),
-        *("relu", "relu6", "leaky_relu", "maximum", "minimum", "clip", "where"),
+        *("relu", "maximum", "minimum", "clip", "where"),
         *("greater", "greater_equal", "less", "less_equal"),
     }
 )

@@ -194,6 +194,28 @@ def test_a_contraction_that_is_an_output_keeps_to_itself():
     assert "also read elsewhere" in partition.reasons[y.id, graph.outputs["z"]]
 
 
+def test_why_a_product_ends_before_a_new_state():
+    graph, builder, x = new_graph(4, 4)
+    w = state(builder, "w", np.zeros((4, 4), np.float32))
+    product = matmul(x, x)
+    new = subtract(w, product)
+    graph.set_update(w.id, new.id)
+    partition = fuse(graph, SHARING)
+    assert kinds(partition) == ["matmul", "subtract"]
+    assert partition.reasons[product.id, new.id].endswith("is written over the old one: the kernel of a matmul cannot")
+
+
+def test_why_a_product_is_stored_for_the_next():
+    graph, builder, x = new_graph(4, 4)
+    w = state(builder, "w", np.zeros((4, 4), np.float32))
+    product = matmul(x, w)
+    second = matmul(product, w)
+    graph.set_output("y", relu(second).id)
+    partition = fuse(graph, SHARING)
+    assert kinds(partition) == ["matmul", "matmul_epilogue"]
+    assert partition.reasons[product.id, second.id] == "kernels of kind matmul_epilogue read their input from memory"
+
+
 def test_matmul_epilogue():
     graph, builder, x = new_graph(2, 4)
     w = state(builder, "w", np.zeros((4, 3), np.float32))

@@ -82,6 +82,15 @@ def test_small_images_are_left_alone():
     assert groups(graph_of(lambda x, a, b, c, d: [add(conv(deep(wide(x, a), b), c), x)], size=32)) == []
 
 
+def test_why_small_images_are_left_alone():
+    graph = graph_of(lambda x, a, b, c, d: [relu(conv(deep(wide(x, a), b), c))], size=32)
+    partition = fuse(graph, Target("test", KINDS))
+    between = [reason for (_, user), reason in partition.reasons.items() if graph[user].op.name == "conv"][1:]
+    names = [graph[kernel.outputs[0]].name for kernel in partition.kernels if kernel.kind == "conv_epilogue"][:2]
+    size = f"{4 * 32 * 32 * 32:,} bytes for an image"
+    assert between == [f"%{name} has {size}: layers are computed together from {1 << 20:,} on" for name in names]
+
+
 def test_row_major_images_are_left_alone():
     graph = graph_of(lambda x, a, b, c, d: [add(conv(deep(wide(x, a), b), c), x)])
     for node in list(graph):

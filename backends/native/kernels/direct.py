@@ -13,47 +13,36 @@ Sums run over taps, then channels, in order, with one accumulator for each resul
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from irconv.backends.codegen.access import element_offset
 from irconv.backends.codegen.body import Body
 from irconv.backends.codegen.form import (
     Expression,
     Literal,
-    Operand,
     Pointer,
     Type,
     Variable,
     compare,
     literal,
     load,
-    select,
     splat,
 )
 from irconv.backends.codegen.statements import Function, PointerArray
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue
+from irconv.backends.native.kernels.fetching import Following, fetch_weights, following_panel
 from irconv.backends.native.kernels.packing import least, unravel, weighted
 from irconv.backends.native.kernels.plan import Plan
-from irconv.backends.native.kernels.planes import PlaneStore, is_planar
 from irconv.backends.native.kernels.prologue import Stage
-from irconv.backends.native.kernels.tiles import Cursor, Filler, Place, cursor, places, residue_tables, start_of
+from irconv.backends.native.kernels.strips import Written
+from irconv.backends.native.kernels.tile_results import TileResults
+from irconv.backends.native.kernels.tiles import Filler, Place, places, residue_tables, start_of
 from irconv.types import I64, DType
 
 UNROLLED = 8
 """Loops of so many steps are written out: there is little work between their ends."""
-
-
-AHEAD = 512
-"""Elements from the weights in use to those that are fetched into the first-level cache."""
-
-NEXT = 128
-"""The same for a single pixel: weights are then read as fast as memory gives them, and being asked for early gets in its way.
-
-25088 inputs, 4096 outputs: 19.1 GB/s, a loop that only reads 18.2, and 17.6 with a distance of 2048."""
 
 
 @dataclass(frozen=True)
@@ -73,25 +62,10 @@ class Names:
 
 @dataclass
 class _Panel:
-    """A block that is worked on: its number in the group, its weights and its first column."""
+    """A block that is worked on: its weights and its first column in the group."""
 
-    number: Expression
     weights: Pointer
     column: Expression
-
-
-@dataclass
-class _Following:
-    """The panel after the one that is worked on, which is fetched into the second-level cache meanwhile.
-
-    Each of a panel's tiles fetches its share, ``step`` elements for each of its rows: the first tile of the next panel would
-    wait for memory otherwise, while the others find it in the cache.  2048 to 512 channels of 7 x 7 pixels, weights not in the
-    cache: 860 us without, 578 with it; 520 where all weights are in the cache.
-    """
-
-    panel: Pointer
-    at: Variable
-    step: Expression
 
 
 class Direct:
@@ -106,12 +80,8 @@ class Direct:
         self.start: list[Expression] = []
         self.array: PointerArray | None = None
         self.tap_weights: Pointer | None = None
-        strides = epilogue.strides[epilogue.result]
-        self.following: _Following | None = None
-        self.planes: PlaneStore | None = None
-        if names.out.dtype is c.dtype and plan.pixels > 1 and is_planar(c, strides):
-            self.planes = PlaneStore(self.body, c, plan, names.out, strides, self._index)
-        self.pixel_strides = None if c.has_residues or self.planes else epilogue.pixel_strides(c)
+        self.following: Following | None = None
+        self.results = TileResults(self.body, c, plan, epilogue, names.out)
 
     def function(self) -> Function:
         """The function; a task is a chunk of pixels for a few blocks of columns."""
@@ -127,6 +97,7 @@ class Direct:
             rest = body.let("rest", task // chunks)
             group = body.let("group", rest // parts) if c.groups else literal(0)
             self.group = [body.let("g", e) for e in unravel(group, [g.count for g in c.groups])] if c.groups else []
+            self.results.group = self.group
             first = body.let("first_block", (rest % parts if c.groups else rest) * plan.task_blocks)
             last = body.let("last_block", least(first + plan.task_blocks, plan.blocks))
             panels = body.pointer("panels", Pointer("packed", c.dtype), group * self._panel_elements * plan.blocks)
@@ -154,7 +125,7 @@ class Direct:
         for shape in c.axes:
             count *= len(shape.residues)
         with body.loop("residue", 0, count) as residue:
-            self.axes = places(body, c, tables, residue)
+            self.axes = self.results.axes = places(body, c, tables, residue)
             self._find_taps()
             pixels = self.names.batch
             for axis in self.axes:
@@ -176,7 +147,7 @@ class Direct:
                 origin = self._compute(source, None, start, stop)
                 with body.loop("block", first, last) as block:
                     panel = self._panel(block, panels)
-                    self.following = self._following(panel, start, stop) if plan.prefetched else None
+                    self.following = self._following(panel, start, stop)
                     tiles = self._strips(chunk, start, stop, block, block + 1)
                     with tiles as (begin, end), body.loop("tile", begin, end, plan.pixels) as tile:
                         self.start = start_of(body, self.axes, tile)
@@ -207,13 +178,14 @@ class Direct:
             return
         blocks = plan.task_blocks if plan.pixels_outer else 1
         size = statistics.strip(min(blocks * plan.width, c.columns), plan.pixels)
-        columns = self._column(first * plan.width), self._column(least(last * plan.width, c.columns))
+        left, right = self.results.column(first * plan.width), self.results.column(least(last * plan.width, c.columns))
         seen = body.variable("seen", literal(0))
         with body.loop("strip", start, stop, size) as strip:
             end = body.let("strip_end", least(strip + size, stop))
             yield strip, end
-            places, exact = ((end - strip, statistics.step),), c.columns % plan.lanes == 0
-            statistics.add(body, self.names.out, chunk, columns, strip * statistics.step, places, end - strip, seen, exact)
+            loops, exact = ((end - strip, statistics.step),), c.columns % plan.lanes == 0
+            corner = strip * statistics.step
+            statistics.add(body, Written(self.names.out, left, right, corner, loops, end - strip, chunk, seen, exact))
 
     def _zeros(self) -> Pointer | None:
         if not self.plan.table:
@@ -224,15 +196,13 @@ class Direct:
 
     def _panel(self, block: Expression, panels: Pointer) -> _Panel:
         weights = self.body.pointer("panel", panels, block * self._panel_elements)
-        return _Panel(block, weights, self.body.let("column", block * self.plan.width))
+        return _Panel(weights, self.body.let("column", block * self.plan.width))
 
-    def _following(self, panel: _Panel, start: Expression, stop: Expression) -> _Following:
-        """The panel after this one, to be fetched by the tiles from ``start`` to ``stop``; a single one has no time for it."""
-        body, plan = self.body, self.plan
-        tiles = body.let("tiles", (stop - start + (plan.pixels - 1)) // plan.pixels)
-        at = body.variable("following", self._panel_elements)
-        step = body.let("share", (tiles + (plan.width - 1)) // tiles)
-        return _Following(panel.weights, at, body.let("step", select(compare(">", tiles, 1), step, 0)))
+    def _following(self, panel: _Panel, start: Expression, stop: Expression) -> Following | None:
+        """The panel after this one, where the plan has it fetched."""
+        if not self.plan.prefetched:
+            return None
+        return following_panel(self.body, self.plan, panel.weights, self._panel_elements, start, stop)
 
     def _find_taps(self) -> None:
         """Note where in a panel the taps of this combination of residues lie."""
@@ -271,23 +241,9 @@ class Direct:
         sums = [
             [body.variable(f"sum{p}_{v}", Literal(0.0, self.vector)) for v in range(plan.vectors)] for p in range(pixels)
         ]
-        self._fetch_operands(pixels, tile, panel)
+        self.results.fetch(pixels, tile, panel.column)
         self._sum(sums, panel.weights)
-        if self.pixel_strides is None or not self.epilogue.is_light:
-            self._through_memory(sums, tile, stop, panel)
-            return
-        full = literal_condition(plan.blocks == 1 or self.c.columns % plan.width == 0)
-        whole = compare("<=", tile + pixels, stop) if pixels > 1 else None
-        if full is None:
-            fits = compare("<=", panel.column + plan.width, self.c.columns)
-            whole = fits if whole is None else whole & fits
-        if whole is None:
-            self._from_registers(sums, tile, panel)
-            return
-        with body.when(whole):
-            self._from_registers(sums, tile, panel)
-        with body.otherwise():
-            self._through_memory(sums, tile, stop, panel)
+        self.results.write(sums, tile, stop, self.start, panel.column)
 
     def _sum(self, sums: list[list[Variable]], weights: Pointer) -> None:
         """Run over taps and channels."""
@@ -344,127 +300,16 @@ class Direct:
                 for v in range(plan.vectors)
             ]
             if plan.prefetched and not short:
-                self._fetch(weights, channel, AHEAD if len(sums) > 1 else NEXT)
+                fetch_weights(body, plan, weights, channel, len(sums), self.following)
             at = offset + channel * stride
             for row, accumulators in zip(rows, sums, strict=True):
                 value = body.let("value", splat(load(row, at), plan.lanes))
                 for accumulator, part in zip(accumulators, parts, strict=True):
                     body.assign(accumulator, accumulator + value * part)
 
-    def _fetch(self, weights: Pointer, channel: Expression, ahead: int) -> None:
-        """Fetch weights that are needed soon, and some of the next panel."""
-        body, plan = self.body, self.plan
-        for v in range(plan.vectors):
-            body.prefetch(weights, channel * plan.width + v * plan.lanes + ahead)
-        if self.following is not None and ahead == AHEAD:
-            body.prefetch(self.following.panel, self.following.at, far=True)
-            body.assign(self.following.at, self.following.at + self.following.step)
-
-    # --- what follows ------------------------------------------------------------------------------------------------
-
-    def _from_registers(self, sums: list[list[Variable]], tile: Expression, panel: _Panel) -> None:
-        """The epilogue for each accumulator where it is; the tile is whole."""
-        strides, lead = self._flat_strides()
-        for v in range(self.plan.vectors):
-            count = None
-            if self.plan.blocks == 1 and (v + 1) * self.plan.lanes > self.c.columns:
-                if v * self.plan.lanes >= self.c.columns:
-                    continue
-                count = self.c.columns - v * self.plan.lanes
-            column = self._column(panel.column + v * self.plan.lanes)
-            for p, accumulators in enumerate(sums):
-                index = [*lead, tile + p, column]
-                self.epilogue.write(self.body, accumulators[v], strides, index, len(index) - 1, count, self.names.out)
-
-    def _flat_strides(self) -> tuple[dict[int, tuple[int, ...]], list[Expression]]:
-        """Strides of each value by group, pixel and column, and the group's part of an index for them."""
-        assert self.pixel_strides is not None
-        apart = [g for g in self.c.groups if g.out[0] != self.c.out_column]
-        strides = {
-            i: (*(self.epilogue.strides[i][g.out[0]] for g in apart), step, self.epilogue.strides[i][self.c.out_column])
-            for i, step in self.pixel_strides.items()
-        }
-        return strides, [e for g, e in zip(self.c.groups, self.group, strict=True) if g.out[0] != self.c.out_column]
-
-    def _fetch_operands(self, pixels: int, tile: Expression, panel: _Panel) -> None:
-        """Fetch what the epilogue reads for each result (a residual) while the sum runs: 64 to 256 channels take 0.94 of it.
-
-        The results themselves are written late enough: to fetch them too gains nothing.
-        """
-        if self.pixel_strides is None or not self.epilogue.is_light:
-            return
-        strides, lead = self._flat_strides()
-        for i, pointer in self.epilogue.pointers.items():
-            if self.pixel_strides.get(i, 0) == 0 or strides[i][-1] != 1:
-                continue
-            for p, v in itertools.product(range(pixels), range(self.plan.vectors)):
-                index = [*lead, tile + p, self._column(panel.column + v * self.plan.lanes)]
-                self.body.prefetch(pointer, element_offset(strides[i], index))
-
-    def _column(self, column: Expression) -> Expression:
-        """A column of the group as one of the result."""
-        for g, number in zip(self.c.groups, self.group, strict=True):
-            if g.out[0] == self.c.out_column:
-                column = column + number * g.out[1]
-        return column
-
-    def _through_memory(self, sums: list[list[Variable]], tile: Expression, stop: Expression, panel: _Panel) -> None:
-        """The epilogue pixel by pixel, from a small array in memory: tiles that are cut off, results laid out in any way."""
-        body, plan = self.body, self.plan
-        kept = body.array("kept", self.c.dtype, len(sums) * plan.width)
-        for pixel, accumulators in enumerate(sums):
-            for v, accumulator in enumerate(accumulators):
-                body.store(kept, pixel * plan.width + v * plan.lanes, accumulator)
-        position = cursor(body, self.axes, self.start)
-        count = body.let("count", least(stop - tile, len(sums)))
-        with body.loop("p", 0, count) as p:
-            for v in range(plan.vectors):
-                self._vector(kept, p, v, position, panel)
-            position.advance()
-        if self.planes is not None:
-            self.planes.store(kept, tile, count, self.start, panel.column)
-
-    def _vector(self, kept: Pointer, p: Expression, v: int, position: Cursor, panel: _Panel) -> None:
-        """One vector of a pixel."""
-        body, c, plan = self.body, self.c, self.plan
-        column = body.let("at", panel.column + v * plan.lanes)
-
-        def write(count: Operand | None) -> None:
-            value = body.let("sum", load(kept, p * plan.width + v * plan.lanes, plan.lanes))
-            index = self._index([position.batch, *position.position], column)
-            if self.planes is None:
-                self.epilogue.apply(body, value, index, c.out_column, count, self.names.out)
-                return
-            strides = {i: tuple(s) for i, s in self.epilogue.strides.items()}
-            value = self.epilogue.value(body, value, strides, index, c.out_column, count)
-            body.store(kept, p * plan.width + v * plan.lanes, value)
-
-        if c.columns % plan.width == 0:
-            write(None)
-            return
-        with body.when(compare("<", column, c.columns)):
-            ragged = c.columns % plan.lanes != 0
-            write(body.let("count", least(literal(c.columns) - column, plan.lanes)) if ragged else None)
-
-    def _index(self, position: Sequence[Expression], column: Expression) -> list[Expression]:
-        """The logical index in the result of a pixel (batch, then axes) and a column of the group."""
-        c = self.c
-        index: dict[int, Expression] = {c.out_column: self._column(column), c.out_axes[0]: position[0]}
-        for number, (axis, place, at) in enumerate(zip(c.axes, self.axes, position[1:], strict=True)):
-            index[c.out_axes[number + 1]] = at * axis.out_step + place.start
-        for g, e in zip(c.groups, self.group, strict=True):
-            if g.out[0] != c.out_column:
-                index[g.out[0]] = e
-        return [index[axis] for axis in sorted(index)]
-
 
 def _distance(start: Expression, stop: Expression) -> Expression:
     return literal(0) if stop is start else stop - start
-
-
-def literal_condition(holds: bool) -> bool | None:
-    """True if it is known to hold, else None."""
-    return True if holds else None
 
 
 def merged(c: Contraction, channels: Expression, planar: bool) -> list[tuple[Expression, int]]:

@@ -25,8 +25,8 @@ from irconv.types import DType
 
 LIGHT = frozenset(
     {
-        *("add", "subtract", "multiply", "negative", "square", "abs", "copy", "stop_gradient", "attach_gradient"),
-        *("relu", "relu6", "leaky_relu", "maximum", "minimum", "clip", "where"),
+        *("add", "subtract", "multiply", "negative", "square", "absolute", "copy", "stop_gradient", "attach_gradient"),
+        *("relu", "maximum", "minimum", "clip", "where"),
         *("greater", "greater_equal", "less", "less_equal"),
     }
 )

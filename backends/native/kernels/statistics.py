@@ -34,7 +34,7 @@ from irconv.backends.native.kernels.contraction import linear
 from irconv.backends.native.kernels.moments import Moments
 from irconv.backends.native.kernels.packing import least
 from irconv.backends.native.kernels.reduction_loops import each_row, paired
-from irconv.backends.native.kernels.strips import MERGED, NUMBER_OF_PARTS, PARTS, Buffers, Loops, Strips
+from irconv.backends.native.kernels.strips import MERGED, NUMBER_OF_PARTS, PARTS, Buffers, Loops, Strips, Written
 
 ROWS = 4
 """Pixels that are summed side by side."""
@@ -56,25 +56,14 @@ class Statistics(Strips):
     def moments(self) -> Moments:
         return Moments(self.dtype)
 
-    def add(
-        self,
-        body: Body,
-        out: Pointer,
-        part: Expression,
-        columns: tuple[Expression, Expression],
-        start: Expression,
-        loops: Loops,
-        count: Expression,
-        seen: Variable,
-        exact: bool,
-    ) -> None:
-        first, last = columns
-        width = body.let("columns", last - first)
-        row = body.pointer("part", Pointer(PARTS, self.dtype), part * (FIELDS * self.channels) + first)
-        places = body.pointer("written", out, start + first)
+    def add(self, body: Body, written: Written) -> None:
+        seen = written.seen
+        width = body.let("columns", written.last - written.first)
+        row = body.pointer("part", Pointer(PARTS, self.dtype), written.part * (FIELDS * self.channels) + written.first)
+        places = body.pointer("written", written.out, written.start + written.first)
         with body.when(compare("==", seen, 0)):
-            self._begin(body, row, places, width, exact)
-        count = body.let("count", count)
+            self._begin(body, row, places, width, written.exact)
+        count = body.let("count", written.count)
         weights = self.moments.weights(body, seen, count)
         inverse = body.let("inverse", splat(Literal(1.0, Type(self.dtype)) / self.moments.number(count), self.lanes))
 
@@ -84,14 +73,14 @@ class Statistics(Strips):
                 body.let(name, load(row, at[field], self.lanes, left))
                 for name, field in (("shift", SHIFT), ("mean", MEAN), ("squares", SQUARES))
             )
-            here = body.let("here", self._total(body, places, c, left, loops, shift, None) * inverse)
-            apart = self._total(body, places, c, left, loops, shift, here)
+            here = body.let("here", self._total(body, places, c, left, written.loops, shift, None) * inverse)
+            apart = self._total(body, places, c, left, written.loops, shift, here)
             merged = self.moments.merged(body, (mean, squares), (here, apart), weights)
             for field, value in zip((MEAN, SQUARES), merged, strict=True):
                 body.store(row, at[field], value, left)
             body.store(row, at[COUNT], splat(self.moments.number(seen), self.lanes), left)
 
-        self.each(body, width, exact, emit)
+        self.each(body, width, written.exact, emit)
 
     def _begin(self, body: Body, row: Pointer, places: Pointer, width: Expression, exact: bool) -> None:
         def emit(c: Expression, left: Expression | None) -> None:

@@ -56,6 +56,27 @@ class Addition:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Pixels that a task has just written, in columns from ``first`` to ``last`` - 1 of the result.
+
+    out:   the buffer;  ``start``: where the first pixel begins in it;  ``loops``: over all of them from there.
+    count: of the pixels;  ``part``: the number of the part that they go to.
+    seen:  how many pixels of these columns went into that part before; is counted up when they are added.
+    exact: whether the columns are a whole number of vectors.
+    """
+
+    out: Pointer
+    first: Expression
+    last: Expression
+    start: Expression
+    loops: Loops
+    count: Expression
+    part: Expression
+    seen: Variable
+    exact: bool
+
+
+@dataclass(frozen=True)
 class Strips(ABC):
     """What else a kernel makes of the result of its contraction.
 
@@ -82,23 +103,8 @@ class Strips(ABC):
         """Merges the parts one after the other; a task is ``MERGED`` channels."""
 
     @abstractmethod
-    def add(
-        self,
-        body: Body,
-        out: Pointer,
-        part: Expression,
-        columns: tuple[Expression, Expression],
-        start: Expression,
-        loops: Loops,
-        count: Expression,
-        seen: Variable,
-        exact: bool,
-    ) -> None:
-        """Add what has been written to columns from one to before another, at places that are ``loops`` from ``start`` on.
-
-        count: of the places;  ``seen``: how many places of these columns went into the part before; is counted up.
-        exact: whether the columns are a whole number of vectors.
-        """
+    def add(self, body: Body, written: Written) -> None:
+        """Add what has been written to its part."""
 
     def names(self) -> Addition:
         """What buffers and run-time numbers are called."""
@@ -127,9 +133,9 @@ class Strips(ABC):
         strip = self.strip(self.channels)
         with body.loop("strip", 0, count, strip) as start:
             here = body.let("pixels", least(count - start, strip))
-            columns = literal(0), literal(self.channels)
             exact = self.channels % self.lanes == 0
-            self.add(body, out, part, columns, (first + start) * self.step, ((here, self.step),), here, seen, exact)
+            corner, loops = (first + start) * self.step, ((here, self.step),)
+            self.add(body, Written(out, literal(0), literal(self.channels), corner, loops, here, part, seen, exact))
 
     def each(
         self, body: Body, width: Expression, exact: bool, emit: Callable[[Expression, Expression | None], None]

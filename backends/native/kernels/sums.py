@@ -31,13 +31,24 @@ from irconv.backends.native.kernels.contraction import linear
 from irconv.backends.native.kernels.packing import least
 from irconv.backends.native.kernels.reduction_loops import each_row, paired
 from irconv.backends.native.kernels.reduction_space import full_strides
-from irconv.backends.native.kernels.strips import MERGED, NUMBER_OF_PARTS, PARTS, Buffers, Loops, Strips
+from irconv.backends.native.kernels.strips import MERGED, NUMBER_OF_PARTS, PARTS, Buffers, Strips, Written
 from irconv.graph import Graph
 
 KIND = "conv_transpose_sums"
 
 ROWS = 4
 """Pixels that are summed side by side, and parts that are merged so."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Columns that are added: the part they go to, their number, and from the first of them on what :class:`Sums` reads."""
+
+    part: Pointer
+    width: Expression
+    exact: bool
+    images: dict[int, Pointer]
+    others: dict[int, tuple[Pointer, int]]
 
 
 @dataclass(frozen=True)
@@ -62,32 +73,22 @@ class Sums(Strips):
     def _zero(self) -> Literal:
         return Literal(0.0, Type(self.dtype, self.lanes))
 
-    def add(
-        self,
-        body: Body,
-        out: Pointer,
-        part: Expression,
-        columns: tuple[Expression, Expression],
-        start: Expression,
-        loops: Loops,
-        count: Expression,
-        seen: Variable,
-        exact: bool,
-    ) -> None:
-        first, last = columns
-        first = body.let("first_column", first)
-        width = body.let("columns", last - first)
-        row = body.pointer("part", Pointer(PARTS, self.dtype), part * (self.fields * self.channels) + first)
-        corner = body.let("corner", start + first)
-        images = {i: body.pointer("image", p, corner) for i, p in (self.images | {self.result: out}).items()}
+    def add(self, body: Body, written: Written) -> None:
+        seen = written.seen
+        first = body.let("first_column", written.first)
+        width = body.let("columns", written.last - first)
+        row = body.pointer("part", Pointer(PARTS, self.dtype), written.part * (self.fields * self.channels) + first)
+        corner = body.let("corner", written.start + first)
+        images = {i: body.pointer("image", p, corner) for i, p in (self.images | {self.result: written.out}).items()}
         others = {i: (body.pointer("numbers", p, first * step), step) for i, (p, step) in self.others.items()}
+        here = _Columns(row, width, written.exact, images, others)
         with body.when(compare("==", seen, 0)):
-            self._begin(body, row, width, exact)
-        body.assign(seen, seen + count)
+            self._begin(body, here)
+        body.assign(seen, seen + written.count)
 
         def nest(depth: int, offset: Expression) -> None:
-            turns, stride = loops[depth]
-            if depth + 1 < len(loops):
+            turns, stride = written.loops[depth]
+            if depth + 1 < len(written.loops):
                 with body.loop("i", 0, turns) as i:
                     nest(depth + 1, body.let("offset", offset + i * stride))
                 return
@@ -95,30 +96,20 @@ class Sums(Strips):
             end = body.let("pixels", as_expression(turns, INDEX))
             with body.loop("pixel", 0, end, ROWS) as pixel:
                 count = body.let("rows", least(end - pixel, ROWS))
-                self._add_rows(body, row, width, exact, body.let("place", offset + pixel * stride), count, stride, images, others)
+                self._add_rows(body, here, body.let("place", offset + pixel * stride), count, stride)
 
         nest(0, literal(0))
 
-    def _begin(self, body: Body, row: Pointer, width: Expression, exact: bool) -> None:
+    def _begin(self, body: Body, columns: _Columns) -> None:
         def emit(c: Expression, left: Expression | None) -> None:
             for field in range(self.fields):
-                body.store(row, c + field * self.channels, self._zero(), left)
+                body.store(columns.part, c + field * self.channels, self._zero(), left)
 
-        self.each(body, width, exact, emit)
+        self.each(body, columns.width, columns.exact, emit)
 
-    def _add_rows(
-        self,
-        body: Body,
-        row: Pointer,
-        width: Expression,
-        exact: bool,
-        place: Expression,
-        count: Expression,
-        stride: Operand,
-        images: dict[int, Pointer],
-        others: dict[int, tuple[Pointer, int]],
-    ) -> None:
+    def _add_rows(self, body: Body, columns: _Columns, place: Expression, count: Expression, stride: Operand) -> None:
         """Add ``count`` pixels from a place on in all columns."""
+        row, images, others = columns.part, columns.images, columns.others
 
         def emit(c: Expression, left: Expression | None) -> None:
             small = {
@@ -135,7 +126,7 @@ class Sums(Strips):
                 at = c + field * self.channels
                 body.store(row, at, load(row, at, self.lanes, left) + total, left)
 
-        self.each(body, width, exact, emit)
+        self.each(body, columns.width, columns.exact, emit)
 
     def merge_function(self, buffers: Buffers, sizes: Sequence[str]) -> Function:
         """Adds the parts up, every fourth to the same of four sums."""

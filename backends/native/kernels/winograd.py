@@ -33,7 +33,7 @@ from irconv.backends.codegen.body import WORKER, Body
 from irconv.backends.codegen.c import print_c
 from irconv.backends.codegen.form import INDEX, Expression, Pointer, Variable, compare, literal, load, select
 from irconv.backends.codegen.statements import Function
-from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, first, native_kernel
+from irconv.backends.native.base import Candidate, NativeKernel, NativeRequest, Phase, Prepared, native_kernel
 from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
 from irconv.backends.native.kernels.packing import unravel
@@ -59,11 +59,6 @@ PHASE_BUFFERS = [("transformed", F32), ("multiplied", F32), ("edges", F32)]
 
 HELD, HELD_STEP = Pointer("held", I64), 8
 """For each thread, a cache line apart, the number of the chunk whose transformed inputs it has in memory of its own."""
-
-
-def winograd(request: NativeRequest, node: Node, c: Contraction) -> NativeKernel | None:
-    """The kernel of a contraction by this algorithm; None where it does not apply or by estimate is not the fastest."""
-    return first(request, winograd_candidates(request, node, c)[0])
 
 
 def winograd_candidates(

@@ -27,6 +27,7 @@ from irconv.backends.native.kernels.folds import narrowed
 from irconv.backends.native.kernels.packing import least, unravel, weighted
 from irconv.backends.native.kernels.pooled import Pooled
 from irconv.backends.native.kernels.prologue import Prologue
+from irconv.backends.native.kernels.strips import Written
 from irconv.backends.native.kernels.winograd_plan import LINE, WinogradPlan
 from irconv.backends.native.kernels.winograd_transforms import (
     input_transform,
@@ -332,11 +333,9 @@ class WinogradCode:
         if statistics is not None:
             strides = self.epilogue.strides[self.epilogue.result]
             corner = image * strides[0] + row * strides[2] + column * strides[3]
-            columns = block * plan.width, least((block + 1) * plan.width, plan.columns)
-            places = ((height, strides[2]), (length, strides[3]))
-            exact = plan.columns % plan.lanes == 0
-            statistics.add(body, self.out, part, columns, corner, places, height * length, seen, exact)
-
+            first, last = block * plan.width, least((block + 1) * plan.width, plan.columns)
+            loops, exact = ((height, strides[2]), (length, strides[3])), plan.columns % plan.lanes == 0
+            statistics.add(body, Written(self.out, first, last, corner, loops, height * length, part, seen, exact))
 
     def _windows(
         self,
