@@ -17,6 +17,7 @@ from irconv.backends.codegen.form import INDEX, Expression, Literal, Operand, Po
 from irconv.backends.codegen.statements import (
     Assign,
     Comment,
+    Fence,
     For,
     Function,
     GetPointer,
@@ -157,6 +158,10 @@ class Body:
         bounds = tuple(as_expression(size, INDEX) for size in sizes)
         count = len(function.buffers)
         self.add(Run(function.name, count, others, bounds, as_expression(first, INDEX), as_expression(last, INDEX)))
+
+    def fence(self) -> None:
+        """Keep memory accesses on their side of this point (see :class:`Fence`)."""
+        self.add(Fence())
 
     # --- structure ---------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from irconv.backends.codegen.library import definitions
 from irconv.backends.codegen.statements import (
     Assign,
     Comment,
+    Fence,
     For,
     Function,
     GetPointer,
@@ -170,6 +171,8 @@ class _Printer:
                 return [f"{indent}// {harmless(text)}"]
             case Run():
                 return self.run(statement, indent)
+            case Fence():
+                return [f'{indent}__asm__ volatile("" ::: "memory");']
         return [indent + self.simple(statement)]
 
     def loop(self, loop: For, indent: str) -> list[str]:

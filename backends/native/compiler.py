@@ -190,6 +190,15 @@ def accepted(compiler: Compiler, flags: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(flag for flag in flags if knows("-shared", "-fPIC", flag))
 
 
+@lru_cache(maxsize=64)
+def knows_float16(compiler: Compiler, flags: tuple[str, ...]) -> bool:
+    """Whether a compiler has the type ``_Float16`` for the machine of these flags: on x86 GCC 12 and Clang 15 are the first."""
+    with tempfile.TemporaryDirectory(prefix="irconv-") as folder:
+        source, target = Path(folder) / "probe.c", Path(folder) / "probe.so"
+        source.write_text("_Float16 irconv_probe(float x) { return (_Float16)x; }\n", encoding="ascii")
+        return compiler.compile(source, target, flags, 120.0) is None
+
+
 @lru_cache(maxsize=1)
 def processor() -> str:
     """This machine's processor: what code compiled for "native" is good for."""

@@ -11,6 +11,7 @@ from irconv.backends.arrays.lower import Lowering, operand_ids
 from irconv.backends.arrays.sequence import one_by_one
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.base import NATIVE, Candidate, NativeKernel, NativeRequest, Prepared, first, named
+from irconv.backends.native.compiler import find_compiler, knows_float16
 from irconv.backends.native.converted import with_copies
 from irconv.backends.native.stepwise import step_by_step
 from irconv.backends.native.tuning import Tuner
@@ -59,7 +60,7 @@ class NativeLowering(Lowering):
 
     def _native(self, graph: Graph, kernel: Kernel) -> NativeKernel | None:
         generator = NATIVE.get(kernel.kind)
-        if generator is None:
+        if generator is None or not self._has_types(graph, kernel):
             return None
         strides = {i: self._values[i][0] for node in kernel.nodes for i in (node, *graph[node].operands)}
         request = NativeRequest(graph, kernel, strides, self.machine, self.threads, self.strict, self._choose, self.alone)
@@ -70,6 +71,13 @@ class NativeLowering(Lowering):
             return None
         _check_positions(graph, kernel, made)
         return named(made, kernel.name, self.machine)
+
+    def _has_types(self, graph: Graph, kernel: Kernel) -> bool:
+        """Whether the compiler has the types that a kernel is about; without array kernels it will have to say so itself."""
+        values = {i for node in kernel.nodes for i in (node, *graph[node].operands)}
+        if self.alone or all(graph[i].type.dtype is not F16 for i in values):
+            return True
+        return knows_float16(find_compiler(), self.machine.flags)
 
     def _runs_step_by_step(self, graph: Graph, kernel: Kernel) -> bool:
         """Whether a fused kernel without a generator is made of its ops' own: array kernels of its kind may be faster."""

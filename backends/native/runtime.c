@@ -63,7 +63,7 @@ struct Pool {
     int64_t threads;      /* asked for, the caller's among them */
     int64_t spin;         /* nanoseconds to look at the gate before sleeping */
     uint64_t generation;  /* of the process that the helpers run in: a forked child has none of its parent's threads */
-    unsigned int rounding; /* the caller's floating-point settings */
+    uint64_t rounding;    /* the caller's floating-point settings */
     pthread_mutex_t mutex;
     pthread_cond_t opened, left;
     Helper *helpers;
@@ -85,17 +85,23 @@ static inline void pause_briefly(void) {
 }
 
 /* Rounding and denormals as the caller has them, so that it does not matter which thread does a task. */
-static inline unsigned int settings(void) {
+static inline uint64_t settings(void) {
 #if defined(__SSE__)
     return __builtin_ia32_stmxcsr();
+#elif defined(__aarch64__)
+    uint64_t now;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(now));
+    return now;
 #else
     return 0;
 #endif
 }
 
-static inline void adopt(unsigned int wanted) {
+static inline void adopt(uint64_t wanted) {
 #if defined(__SSE__)
-    if (__builtin_ia32_stmxcsr() != wanted) __builtin_ia32_ldmxcsr(wanted);
+    if (__builtin_ia32_stmxcsr() != wanted) __builtin_ia32_ldmxcsr((unsigned int)wanted);
+#elif defined(__aarch64__)
+    if (settings() != wanted) __asm__ __volatile__("msr fpcr, %0" : : "r"(wanted));
 #else
     (void)wanted;
 #endif

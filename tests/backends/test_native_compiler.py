@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 
 import irconv
+import irconv.nn.functional as F
 from irconv.backends.native import compiler as compilers
 from irconv.backends.native.backend import native_problem
 from irconv.backends.native.cache import DIGEST, Cache, default_folder, default_limit
-from irconv.backends.native.compiler import FLAGS, Compiler, accepted, find_compiler, trimmed
+from irconv.backends.native.compiler import FLAGS, Compiler, accepted, find_compiler, knows_float16, trimmed
 from irconv.backends.native.library import Library, Unit, key_of
 from irconv.errors import BackendError
 from tests.backends.handwritten import compiler_or_skip
@@ -127,6 +129,22 @@ def test_flags_that_a_compiler_does_not_know_are_left_out():
     compiler_or_skip()
     found = find_compiler()
     assert accepted(found, (*FLAGS, "-mno-such-flag-exists")) == FLAGS
+
+
+def test_a_compiler_without_float16_leaves_it_to_array_kernels(monkeypatch, folder):
+    def program(x, w):
+        y = F.conv2d(x, w, padding=1).relu()
+        return F.max_pool2d(y, 2), y.astype("float32").exp()
+
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float16) / 4 for shape in ((2, 3, 6, 8), (5, 3, 3, 3))]
+    assert knows_float16(Compiler((*find_compiler().command, "-D_Float16=float"), "", ""), ())
+    monkeypatch.setenv("IRCONV_CC", f"{shlex.join(find_compiler().command)} -D_Float16=missing")
+    assert not knows_float16(find_compiler(), ())
+    compiled = irconv.compile(program, *arrays, backend="native")
+    for found, wanted in zip(compiled(*arrays), irconv.compile(program, *arrays, backend="numpy")(*arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=5e-3, atol=5e-3)
+    assert not any("_Float16" in text for text in compiled.executable.sources.values())
 
 
 def test_long_messages_are_trimmed():

@@ -180,6 +180,7 @@ class _Sums:
             at = body.let("at", start * axis.step + row + low(axis))
             target = body.pointer("target", self.planes, row * plan.line)
             with body.when(both(compare(">=", at, 0), compare("<", at, axis.size))):
+                body.fence()
                 self._line([image, at], target)
             with body.otherwise():
                 self._clear(target, 0, plan.line)

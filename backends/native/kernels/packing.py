@@ -274,18 +274,17 @@ class InputCopy:
             return
         channels = 1 if self.plan.planar else c.group_count * c.channels
         with body.when(inside):
+            body.fence()
             self.pixel(position, offset, place, channels)
         with body.otherwise():
             self.blank(place, 0, channels)
 
     def pixels(self, position: list[Expression], offset: Expression, place: Expression, inside: Expression) -> None:
-        """Pixels along the last axis with all their channels: zeros, those of the input, zeros.
-
-        No condition stands in the loop over pixels: GCC 12 makes vectors of two conditional channels that hold others' numbers.
-        """
+        """Pixels along the last axis with all their channels: zeros, those of the input, zeros."""
         body, c, channels = self.body, self.c, self.c.group_count * self.c.channels
         low, first, last = self.ends()
         with body.when(inside):
+            body.fence()
             self.blank(place, 0, first * channels)
             self.blank(place, last * channels, self.reads[-1] * channels)
             with body.loop("i", first, last) as i:
@@ -317,6 +316,7 @@ class InputCopy:
         body = self.body
         low, first, last = self.ends()
         with body.when(inside):
+            body.fence()
             self.blank(place, 0, first)
             self.blank(place, last, self.reads[-1])
             if first < last:

@@ -230,6 +230,7 @@ class WinogradCode:
             inside = both(both(row >= 0, row < c.axes[0].size), both(column >= 0, column < c.axes[1].size))
             place = body.let("place", (i * plan.inputs + j) * plan.channels)
             with body.when(inside):
+                body.fence()
                 self._copy_pixel(body, [image, row, column], copied, place)
             with body.otherwise(), body.loop("channel", 0, plan.channels) as channel:
                 body.store(copied, place + channel, Literal(0.0, Type(F32)))

@@ -22,7 +22,7 @@ from irconv.types import type_of
 
 X86 = ("avx512", "avx2", "sse2")
 HERE = this_machine().name
-RUNNABLE = (*X86[X86.index(HERE) :], "generic") if HERE in X86 else ("generic",)
+RUNNABLE = (*X86[X86.index(HERE) :], "generic") if HERE in X86 else tuple(dict.fromkeys((HERE, "generic")))
 """The machines whose code this processor can run, the widest first."""
 
 WIDEST = RUNNABLE[0]

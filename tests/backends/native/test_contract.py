@@ -387,6 +387,22 @@ def test_tiles_depend_on_shapes_alone(shape) -> None:
     assert made.phases[-1].tasks >= 8 * shape[0]
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("machine", HERE)
+@pytest.mark.parametrize("places", [(1, 2, 3), (2, 1, 4), (3, 2, 2), (3, 4), (2, 1), (5,)])
+@pytest.mark.parametrize("taps", [1, 3])
+def test_copied_inputs_of_short_axes(places, taps, machine, dtype) -> None:
+    """Two channels, loops that a compiler unrolls: conditional copies of pairs are what GCC 12 gets wrong."""
+    generator = np.random.default_rng(len(places))
+    x = generator.integers(-9, 10, (3, 2, *places)).astype(dtype)
+    w = generator.integers(-9, 10, (16, 2, *[taps] * len(places))).astype(dtype)
+    c = case(lambda x, w: conv(x, w, 1, 1), x.shape, w.shape, dtype="f32" if dtype == "f4" else "f64")
+    order = channels_last(x.ndim)
+    values, out = [arranged(x, order), w], garbage(c.graph[c.result].type, order)
+    made = generate(c, values, out, machine)
+    np.testing.assert_array_equal(run(c, made, values, out), conv_wanted(x, w, 1, 1, 1, 1))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("machine", HERE)
 def test_copied_inputs_of_few_channels(channels, machine) -> None:
