@@ -12,6 +12,7 @@ Trace a model into a graph, read it, differentiate it, compile it and run it::
 import importlib as _importlib
 from typing import Any as _Any
 
+from irconv import _checkout as _checkout
 from irconv import numpy_protocol as _numpy_protocol
 from irconv.autograd import Function, differentiate, grad, value_and_grad, vjp
 from irconv.compile import Compiled, compile

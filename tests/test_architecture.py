@@ -21,7 +21,7 @@ ROOTS = {
 }
 
 # what each group of modules may import from irconv, besides its own group and the groups listed
-CORE = {"places", "errors", "types", "op", "state", "graph", "builder", "ops", "syntax", "tokens", "text", "parser", "verify", "strides",
+CORE = {"_checkout", "places", "errors", "types", "op", "state", "graph", "builder", "ops", "syntax", "tokens", "text", "parser", "verify", "strides",
         "batches", "cost", "receptive_field", "kernel", "target", "interpret", "structure", "locks"}  # fmt: skip
 LAYERS = [CORE, {"passes"}, {"backends"}, {"concrete", "creation", "promotion", "operators", "indexing", "tensor", "numpy_protocol", "numpy_shapes", "tracing", "autograd", "random", "nn", "optim", "serialize", "data", "frontends"},
           {"compile", "training", "standalone", "inspect", "loading", "bench", "cli", "__init__", "__main__"}]  # fmt: skip

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import irconv
 import irconv.backends
@@ -21,6 +25,23 @@ def packages() -> set[str]:
         for file in root.rglob("*.py"):
             found.add(".".join([module.__name__, *file.parent.relative_to(root).parts]))
     return found
+
+
+def test_a_checkout_works_where_it_is():
+    """Started in its folder, Python finds this irconv first, whatever is installed."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / "passes").is_dir():
+        pytest.skip("the tests do not lie in a checkout")
+    # not the finders of an installation that leads here
+    program = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
+import irconv
+print(irconv.passes)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(checkout / "passes") in done.stdout
 
 
 def test_every_package_is_listed_and_every_one_listed_exists():
