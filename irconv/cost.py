@@ -12,7 +12,17 @@ from irconv.graph import Graph, Node
 from irconv.op import Fusion
 from irconv.receptive_field import AxisField, receptive_field
 
-__all__ = ["AxisField", "GraphCost", "NodeCost", "cost", "graph_cost", "receptive_field"]
+__all__ = ["LIGHT", "AxisField", "GraphCost", "NodeCost", "cost", "graph_cost", "receptive_field"]
+
+
+LIGHT = frozenset(
+    {
+        *("add", "subtract", "multiply", "negative", "square", "absolute", "copy", "stop_gradient", "attach_gradient"),
+        *("relu", "maximum", "minimum", "clip", "where"),
+        *("greater", "greater_equal", "less", "less_equal"),
+    }
+)
+"""Elementwise ops of an instruction or two: to write their code several times, or to run them again, costs next to nothing."""
 
 
 @dataclass(frozen=True, slots=True)

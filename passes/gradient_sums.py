@@ -13,19 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from irconv import cost
 from irconv.graph import Node
 from irconv.passes.patterns import Group, Search, epilogue_of
 from irconv.passes.sibling_reductions import reaches_back, reductions
 from irconv.passes.statistics import FEWEST_CHANNELS
 from irconv.types import F32, F64
 
-LIGHT = frozenset(
-    {
-        *("add", "subtract", "multiply", "negative", "square", "absolute", "relu", "maximum", "minimum", "where"),
-        *("greater", "greater_equal", "less", "less_equal", "logical_and", "logical_or", "logical_not"),
-    }
-)
-"""Ops of an instruction or two."""
+LIGHT = cost.LIGHT | {"logical_and", "logical_or", "logical_not"}
+"""Ops ahead of the sums, masks of activations among them."""
 
 WIDEST, MOST_STRIDE = 7, 2
 """Taps and stride along an axis, of a convolution channel by channel: all channels of a row are computed together then."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
+from irconv import cost
 from irconv.graph import Node
 from irconv.kernel import Kernel
 from irconv.passes.patterns import (
@@ -33,14 +34,8 @@ from irconv.passes.patterns import (
 )
 from irconv.types import BOOL, F32, F64
 
-LIGHT = frozenset(
-    {
-        *("add", "subtract", "multiply", "divide", "negative", "square", "absolute", "copy", "stop_gradient", "attach_gradient"),
-        *("relu", "maximum", "minimum", "clip", "where"),
-        *("greater", "greater_equal", "less", "less_equal"),
-    }
-)
-"""Ops of an instruction or two."""
+LIGHT = cost.LIGHT | {"divide"}
+"""Ops that are computed once for each element read, among them one that takes a little longer."""
 
 MOST_OPS = 8
 """So many of them."""

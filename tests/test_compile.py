@@ -12,6 +12,7 @@ from irconv import TensorSpec, nn
 from irconv.backends import auto_backend
 from irconv.compile import SPECIALISATIONS
 from irconv.errors import AttributeValueError, BackendError, DTypeError, IrconvError, ModelError, ShapeError, TraceError
+from tests.backends.executables import WithArray, WithDlpack
 
 
 def scaled(x, factor=2):
@@ -119,23 +120,9 @@ def test_errors(call, error, words: str) -> None:
 
 
 def test_anything_with_dlpack_or_array() -> None:
-    class OnlyDlpack:
-        def __init__(self, array):
-            self.array = array
-
-        def __dlpack__(self, **options):
-            return self.array.__dlpack__(**options)
-
-        def __dlpack_device__(self):
-            return self.array.__dlpack_device__()
-
-    class OnlyArray:
-        def __array__(self, dtype=None, copy=None):
-            return np.arange(3, dtype=np.float32)
-
     exe = irconv.compile(scaled)
-    assert exe(OnlyDlpack(np.ones(3, np.float32))).tolist() == [2, 2, 2]
-    assert exe(OnlyArray()).tolist() == [0, 2, 4]
+    assert exe(WithDlpack(np.ones(3, np.float32))).tolist() == [2, 2, 2]
+    assert exe(WithArray(np.arange(3, dtype=np.float32))).tolist() == [0, 2, 4]
     assert exe(irconv.tensor([1.0, 2.0])).tolist() == [2, 4]
     assert exe(np.arange(6, dtype=np.float32).reshape(2, 3).T[::-1]).tolist() == [[4, 10], [2, 8], [0, 6]]
 

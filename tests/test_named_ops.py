@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from irconv.backends.native.kernels import epilogue
+from irconv import cost
 from irconv.op import OPS
 from irconv.passes import gradient_sums, patterns, postpone, prologues, recompute
 
 LISTS = {
-    "light epilogues": epilogue.LIGHT,
+    "light ops": cost.LIGHT,
     "light sums": gradient_sums.LIGHT,
     "light prologues": prologues.LIGHT,
     "pools": prologues.POOLS,

@@ -32,10 +32,10 @@ from irconv.backends.codegen.form import (
 )
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.codegen.statements import Function
-from irconv.backends.native.kernels.contraction import Contraction, linear
+from irconv.backends.native.kernels.contraction import Contraction
 from irconv.backends.native.kernels.epilogue import Epilogue
 from irconv.backends.native.kernels.packing import Buffers, least
-from irconv.backends.native.kernels.row_plan import FEW, PART
+from irconv.backends.native.kernels.row_plan import FEW, PART, row_step
 from irconv.backends.native.kernels.row_product import Range, lines
 
 STREAMS = 16
@@ -80,13 +80,8 @@ class ColumnPlan:
 
 def column_plan(c: Contraction, machine: Machine) -> ColumnPlan | None:
     """The plan; None where the weight is small, or it or the input lies in another way."""
-    lanes = machine.lanes(c.dtype.bytes)
-    row = linear([axis.only.count for axis in c.axes], c.x_strides)
-    if c.name != "matmul" or c.groups or c.long or row is None or lanes == 1:
-        return None
-    if c.x_channel != 1 or c.w_column != 1 or c.columns < lanes:
-        return None
-    if c.channels * c.columns * c.dtype.bytes <= machine.cache_bytes:
+    lanes, row = machine.lanes(c.dtype.bytes), row_step(c, machine)
+    if row is None or c.w_column != 1 or c.columns < lanes:
         return None
     parts = min(MOST_PARTS, -(-c.channels * c.columns // PART))
     depth = -(-c.channels // (parts * STREAMS)) * STREAMS

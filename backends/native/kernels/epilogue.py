@@ -18,25 +18,17 @@ from irconv.backends.native.kernels.contraction import Contraction, linear
 from irconv.backends.native.kernels.statistics import statistics_of
 from irconv.backends.native.kernels.strips import Addition, Strips
 from irconv.backends.native.kernels.sums import sums_of
+from irconv.cost import LIGHT
 from irconv.graph import Graph
 from irconv.kernel import Kernel
 from irconv.op import Fusion
 from irconv.types import DType
 
-LIGHT = frozenset(
-    {
-        *("add", "subtract", "multiply", "negative", "square", "absolute", "copy", "stop_gradient", "attach_gradient"),
-        *("relu", "maximum", "minimum", "clip", "where"),
-        *("greater", "greater_equal", "less", "less_equal"),
-    }
-)
-"""Ops of a few instructions: their code may stand once for each accumulator."""
-
 MOST_BEHIND = 24
 """Values behind a parameter that are looked at: a normalisation's scale is made of six."""
 
 LIGHT_OPS = 8
-"""How many of them."""
+"""So many light ops may stand once for each accumulator."""
 
 
 @dataclass(frozen=True)

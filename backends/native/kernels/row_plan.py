@@ -84,15 +84,18 @@ class RowPlan:
         return self.chunk * self.part * self.lanes
 
 
+def row_step(c: Contraction, machine: Machine) -> int | None:
+    """Elements from one row of the input to the next, for a plain product with a weight that exceeds the cache; else None."""
+    row = linear([axis.only.count for axis in c.axes], c.x_strides)
+    is_plain = c.name == "matmul" and not c.groups and not c.long and c.x_channel == 1
+    is_large = c.channels * c.columns * c.dtype.bytes > machine.cache_bytes
+    return row if is_plain and is_large and machine.lanes(c.dtype.bytes) > 1 else None
+
+
 def row_plan(c: Contraction, machine: Machine) -> RowPlan | None:
     """The plan; None where the weight is small, or it or the input lies in another way."""
-    lanes = machine.lanes(c.dtype.bytes)
-    row = linear([axis.only.count for axis in c.axes], c.x_strides)
-    if c.name != "matmul" or c.groups or c.long or row is None or lanes == 1:
-        return None
-    if c.x_channel != 1 or c.w_channel != 1 or c.channels < lanes:
-        return None
-    if c.channels * c.columns * c.dtype.bytes <= machine.cache_bytes:
+    lanes, row = machine.lanes(c.dtype.bytes), row_step(c, machine)
+    if row is None or c.w_channel != 1 or c.channels < lanes:
         return None
     rows, columns = (4, 6) if machine.registers >= 32 else (4, 3)
     unit = math.lcm(lanes, columns, SINGLE)
