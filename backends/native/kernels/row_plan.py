@@ -8,14 +8,15 @@ Where the weight lies row by row, as that of nn.Linear does, sums of ``DEEP`` pr
 the direct algorithm goes through all of the input for each block of columns, which does not stay in the cache then, while here
 the sum is cut.
 
-Measured with the weight beyond the second-level cache, time of the direct algorithm over this one's (packing left out):
+Measured with the weight beyond the second-level cache, one thread of a machine with AVX-512, time of the direct algorithm over
+this one's (packing left out; 8 and 64 rows of the two smaller weights while the machine had other work):
 
 =============  =======  =======  =======  =======  =======
 rows                 1        2        4        8       64
 =============  =======  =======  =======  =======  =======
-1280 x 1000       1.00     1.01     1.00     0.71     0.70
-4096 x 4096       1.20     1.07     1.13     0.85     0.70
-25088 x 4096      1.03     1.23     1.18     0.88     1.20
+1280 x 1000       0.99     0.98     1.04     0.71     0.70
+4096 x 4096       1.14     1.03     1.22     0.85     0.70
+25088 x 4096      1.17     1.24     1.27     0.94     1.16
 =============  =======  =======  =======  =======  =======
 
 Weights that stay in that cache (400 x 120: 0.95 with one row, 0.6 with 64; 512 x 1000: 1.01 and 0.6) are packed.
