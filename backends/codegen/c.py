@@ -4,6 +4,11 @@ Vectors are GCC vector types (gcc and clang have them on every processor), named
 read and written through types without alignment, so that any address of an element will do.  The file needs no header
 but ``stdint.h``; functions beyond operators come from :mod:`irconv.backends.codegen.library` and are printed where they
 are used.
+
+Counters and sizes are 64 bits wide whatever the shapes.  With 32 bits for every loop of known bounds, LeNet, ResNet-18 and
+MobileNet-V2 forward and LeNet's training step took 0.99 to 1.01 of the time (2-core AVX-512 virtual machine, one thread):
+addresses are 64 bits wide, sizes and strides are constants, and a batch may grow past 2^31 elements without compiling
+anything.  What is stored is another matter: the place of a pool's maximum takes a byte (:mod:`irconv.ops.pool_taps`).
 """
 
 from __future__ import annotations
