@@ -259,7 +259,7 @@ def _phased(r: _Request) -> _Way:
         _products(code, r.written("multiplied")),
         _results(code, r.written(*r.outs)),
     )
-    groups = -(-shares.padded // shares.chunk)
+    groups, results = (-(-tiles // shares.chunk) for tiles in (shares.padded, r.c.batch * plan.tiles))
     input_step, output_step = odd_lines(shares.padded * plan.channels), odd_lines(shares.padded * steps.row)
     kept = (
         scratch(F32, plan.products, input_step),
@@ -267,7 +267,7 @@ def _phased(r: _Request) -> _Way:
         scratch(F32, r.threads, plan.parts[2]),
     )
     sizes = (shares.chunk, shares.parts, shares.padded, input_step, output_step)
-    return _Way(functions, (groups, plan.products * shares.parts, groups), sizes, kept, groups)
+    return _Way(functions, (groups, plan.products * shares.parts, results), sizes, kept, results)
 
 
 def _inputs(code: WinogradCode, buffers: Buffers) -> Function:

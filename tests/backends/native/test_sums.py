@@ -51,6 +51,7 @@ LAYERS = {
     "weights beyond a cache": ((2, 512, 6, 6), (512, 512, 1, 1), (2, 512, 6, 6), {}),
     "winograd": ((3, 64, 14, 13), (64, 48, 3, 3), (3, 48, 14, 13), {"padding": 1}),
     "winograd by phases": ((8, 256, 14, 14), (256, 256, 3, 3), (8, 256, 14, 14), {"padding": 1}),
+    "winograd by phases, few tiles": ((1, 256, 4, 4), (256, 256, 3, 3), (1, 256, 4, 4), {"padding": 1}),
     "groups": ((2, 24, 8, 8), (24, 12, 3, 3), (2, 36, 8, 8), {"padding": 1, "groups": 3}),
     "depthwise": ((2, 40, 12, 11), (40, 1, 3, 3), (2, 40, 12, 11), {"padding": 1, "groups": 40}),
     "depthwise, strided": (
