@@ -49,10 +49,11 @@ SOURCES: dict[str, Source] = {
         "{masked_store}"
         "  __builtin_memcpy(p, &v, (uint64_t)n * sizeof({e}));\n{end}}}",
     ),
+    # the address is kept from the compiler's analysis: GCC 12 spent 11 s on the 512 addresses of 32 gathers in one loop
     "gather": Source(
         None,
         "static inline {t} irconv_gather_{s}(const {e} *p, int64_t stride) {{ {t} r; "
-        "for (int i = 0; i < {n}; i++) r[i] = p[i * stride]; return r; }}",
+        '__asm__("" : "+r"(p)); for (int i = 0; i < {n}; i++) r[i] = p[i * stride]; return r; }}',
     ),
     "gather_part": Source(
         None,

@@ -105,7 +105,7 @@ class Library:
             cache.store(key, library)
         except OSError as error:
             self._fall_back(cache.folder, error)
-        cache.trim()
+        cache.tidy()
         return code
 
     def _compile(self, unit: Unit, compiler: Compiler, key: str, cache: Cache) -> bytes:

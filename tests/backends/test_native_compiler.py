@@ -17,7 +17,7 @@ import irconv
 import irconv.nn.functional as F
 from irconv.backends.native import compiler as compilers
 from irconv.backends.native.backend import native_problem
-from irconv.backends.native.cache import DIGEST, Cache, default_folder, default_limit
+from irconv.backends.native.cache import DIGEST, SHARE, Cache, default_folder, default_limit
 from irconv.backends.native.compiler import FLAGS, Compiler, accepted, find_compiler, knows_float16, trimmed
 from irconv.backends.native.library import Library, Unit, key_of
 from irconv.errors import BackendError
@@ -274,6 +274,33 @@ def test_the_entry_used_last_stays(folder):
     assert cache.find("a") == b"x" * 100
     cache.trim()
     assert [path.stem for path in entries(folder)] == ["a", "c"]
+
+
+def kept_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in entries(folder))
+
+
+def test_a_folder_is_not_looked_through_for_each_entry(folder, monkeypatch):
+    looks = []
+    trim = Cache.trim
+    monkeypatch.setattr(Cache, "trim", lambda self: looks.append(self) or trim(self))
+    cache = Cache(folder, 64 * 1000)
+    for number in range(200):
+        cache.store(str(number), b"x" * (1000 - DIGEST))
+        cache.tidy()
+        assert kept_bytes(folder) <= cache.limit
+    assert len(looks) <= 200 // 4  # a sixteenth of the limit is four entries
+    assert {path.stem for path in entries(folder)} >= {str(number) for number in range(140, 200)}
+
+
+def test_processes_together_stay_near_the_limit(folder):
+    caches = [Cache(folder, 64 * 1000) for _ in range(3)]
+    for number in range(300):
+        cache = caches[number % 3]
+        cache.store(str(number), b"x" * (1000 - DIGEST))
+        cache.tidy()
+        assert kept_bytes(folder) <= cache.limit + 3 * cache.limit // SHARE
+    assert len(entries(folder)) >= 60
 
 
 def test_what_others_left_behind_goes_in_time(folder):
