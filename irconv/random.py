@@ -9,20 +9,23 @@ serves dropout and initialisation unless another is named.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from irconv.concrete import ConcreteValue, as_array, current_tracer
-from irconv.errors import AttributeValueError, StateError
-from irconv.ops.random import random_bernoulli, random_bits, random_normal, random_uniform
+from irconv.errors import AttributeValueError, StateError, TraceError
+from irconv.ops.random import philox_bits, random_bernoulli, random_bits, random_normal, random_uniform
 from irconv.state import Variable
 from irconv.tensor import Tensor
 from irconv.types import F32
 
 EAGER_STREAM = 0xEA6E12
 """First word of the stream of draws outside of any trace; their count is the second."""
+
+PIECE = 2**16
+"""Numbers that arrays are filled with at a time: the temporaries stay in a cache, and are small beside a large weight."""
 
 _STATES = ("key", "step", "draws")
 
@@ -72,16 +75,20 @@ class Generator:
         dims = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
         tracer = current_tracer()
         if tracer is None:
-            count = self.draws.value.variable
-            with count.lock:
-                draw = int(count.array)
-                count.assign(np.uint64(draw + 1))
-            # beyond 2^32 draws the count goes on in the step
-            step = Tensor(ConcreteValue(np.asarray(draw >> 32, np.uint64)))
-            return _tensor(random_bits(self.key, step, (EAGER_STREAM, draw & 0xFFFFFFFF), dims))
+            count, stream = self._draw()
+            step = Tensor(ConcreteValue(np.asarray(count, np.uint64)))
+            return _tensor(random_bits(self.key, step, stream, dims))
         path = tracer.scope
         call = tracer.calls[path] = tracer.calls.get(path, 0) + 1
         return _tensor(random_bits(self.key, self._traced_step(tracer), (zlib.crc32(path.encode()), call), dims))
+
+    def _draw(self) -> tuple[int, tuple[int, int]]:
+        """The step and the stream of one more draw outside of traces."""
+        count = self.draws.value.variable
+        with count.lock:
+            draw = int(count.array)
+            count.assign(np.uint64(draw + 1))
+        return draw >> 32, (EAGER_STREAM, draw & 0xFFFFFFFF)  # beyond 2^32 draws the count goes on in the step
 
     def _traced_step(self, tracer: Any) -> Tensor:
         """The step as the trace found it: read once, and in a training trace counted once."""
@@ -99,20 +106,56 @@ class Generator:
 
     def uniform(self, shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = F32) -> Tensor:
         """Numbers evenly spread over [low, high)."""
-        numbers = _tensor(random_uniform(self.bits(shape), dtype))
-        return numbers if (low, high) == (0.0, 1.0) else numbers * (high - low) + low
+        return _spread(_tensor(random_uniform(self.bits(shape), dtype)), low, high)
 
     def normal(self, shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = F32) -> Tensor:
         """Normal numbers of the given mean and standard deviation."""
         dims = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-        numbers = _tensor(random_normal(self.bits((2, *dims)), dtype))
-        return numbers if (mean, std) == (0.0, 1.0) else numbers * std + mean
+        return _moved(_tensor(random_normal(self.bits((2, *dims)), dtype)), mean, std)
 
     def bernoulli(self, shape: Any, probability: float) -> Tensor:
         """True with the given probability, bool[shape]."""
         if not 0 <= probability <= 1:
             raise AttributeValueError(f"{probability} is not a probability", hint="give a number from 0 to 1")
         return _tensor(random_bernoulli(self.bits(shape), float(probability)))
+
+    def fill_uniform(self, tensor: Tensor, low: float = 0.0, high: float = 1.0) -> None:
+        """Give a parameter or buffer the numbers of :meth:`uniform`, outside of traces, a piece at a time."""
+        self._fill(tensor, 1, lambda bits: _spread(_tensor(random_uniform(bits, tensor.dtype)), low, high))
+
+    def fill_normal(self, tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> None:
+        """Give a parameter or buffer the numbers of :meth:`normal`, outside of traces, a piece at a time."""
+        self._fill(tensor, 2, lambda bits: _moved(_tensor(random_normal(bits, tensor.dtype)), mean, std))
+
+    def _fill(self, tensor: Tensor, rows: int, numbers_of: Callable[[Tensor], Tensor]) -> None:
+        """Numbers made of ``rows`` words each, which lie as in the draw of a whole array u32[rows, *shape]."""
+        variable = tensor.value.variable if isinstance(tensor.value, ConcreteValue) else None
+        if variable is None:
+            raise TraceError("only parameters and buffers can be filled", hint="draw a tensor: generator.uniform(shape)")
+        step, stream = self._draw()
+        key = self.key.numpy()
+        with variable.lock:
+            in_place = isinstance(variable.array, np.ndarray)  # always contiguous; others are on a device
+            made = variable.array if in_place else np.empty(tensor.shape, tensor.dtype)
+            flat = made.reshape(-1)
+            for start in range(0, flat.size, PIECE):
+                count = min(PIECE, flat.size - start)
+                words = [philox_bits(key, step, stream, count, row * flat.size + start) for row in range(rows)]
+                flat[start : start + count] = numbers_of(Tensor(ConcreteValue(np.stack(words)))).numpy().reshape(-1)
+            if in_place:
+                variable.touch()
+            else:
+                variable.assign(made)
+
+
+def _spread(numbers: Tensor, low: float, high: float) -> Tensor:
+    """Numbers of [0, 1) over [low, high)."""
+    return numbers if (low, high) == (0.0, 1.0) else numbers * (high - low) + low
+
+
+def _moved(numbers: Tensor, mean: float, std: float) -> Tensor:
+    """Normal numbers of mean 0 and deviation 1 with others."""
+    return numbers if (mean, std) == (0.0, 1.0) else numbers * std + mean
 
 
 def _state(array: np.ndarray) -> Tensor:

@@ -57,14 +57,16 @@ def _fill(tensor: Tensor, values: np.ndarray) -> Tensor:
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Evenly spread over [a, b)."""
-    with recording(None):
-        return _fill(tensor, (generator or default_generator()).uniform(tensor.shape, a, b, tensor.dtype).numpy())
+    with recording(None):  # at once, even while a program is traced
+        (generator or default_generator()).fill_uniform(tensor, a, b)
+    return tensor
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
     with recording(None):
-        return _fill(tensor, (generator or default_generator()).normal(tensor.shape, mean, std, tensor.dtype).numpy())
+        (generator or default_generator()).fill_normal(tensor, mean, std)
+    return tensor
 
 
 def trunc_normal_(

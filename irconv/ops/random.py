@@ -46,17 +46,18 @@ def philox(key: np.ndarray, counter: np.ndarray) -> np.ndarray:
     return np.stack(np.broadcast_arrays(c0, c1, c2, c3), axis=-1).astype(np.uint32)
 
 
-def philox_bits(key: np.ndarray, step: int, stream: tuple[int, int], count: int) -> np.ndarray:
-    """The first ``count`` words of one stream at one step, as the top of the module says."""
+def philox_bits(key: np.ndarray, step: int, stream: tuple[int, int], count: int, first: int = 0) -> np.ndarray:
+    """``count`` words of one stream at one step from word ``first`` on, as the top of the module says."""
     subkey = philox(key, np.array([*stream, 0, 0], np.uint64))[:2]
-    words = np.empty((-(-count // 4), 4), np.uint32)
+    begin, skipped = divmod(first, 4)
+    words = np.empty((-(-(skipped + count) // 4), 4), np.uint32)
     for start in range(0, len(words), CHUNK):
-        blocks = np.arange(start, min(start + CHUNK, len(words)), dtype=np.uint64)
+        blocks = np.arange(begin + start, begin + min(start + CHUNK, len(words)), dtype=np.uint64)
         counter = np.empty((len(blocks), 4), np.uint64)
         counter[:, 0], counter[:, 1] = blocks & _LOW, blocks >> _WORD
         counter[:, 2], counter[:, 3] = step & 0xFFFFFFFF, step >> 32
         words[start : start + len(blocks)] = philox(subkey, counter)
-    return words.reshape(-1)[:count]
+    return words.reshape(-1)[skipped : skipped + count]
 
 
 # --- random_bits -----------------------------------------------------------------------------------------------------------

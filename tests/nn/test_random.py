@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import irconv
 import irconv.nn.functional as F
 from irconv import nn, random
-from irconv.errors import AttributeValueError, ShapeError, StateError
+from irconv.errors import AttributeValueError, ShapeError, StateError, TraceError
 from irconv.interpret import evaluate
 
 
@@ -43,6 +44,37 @@ def test_distributions() -> None:
     b = source.bernoulli((200, 200), 0.3).numpy()
     assert b.dtype == np.bool_
     assert b.mean() == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("piece", [64, random.PIECE])
+@pytest.mark.parametrize("dtype", ["f16", "f32", "f64"])
+@pytest.mark.parametrize("shape", [(0, 3), (), (63,), (3, 43), (131_073,)], ids=str)
+def test_filled_in_pieces_with_the_numbers_of_a_whole_draw(shape, dtype, piece, monkeypatch) -> None:
+    monkeypatch.setattr(random, "PIECE", piece)
+    whole, pieces = random.Generator(7), random.Generator(7)
+    tensor = nn.Parameter(np.full(shape, 9, random.uniform((), dtype=dtype).dtype))
+    before = tensor.value.variable.version
+    for low, high in ((-2.0, 0.5), (0.0, 1.0)):
+        pieces.fill_uniform(tensor, low, high)
+        np.testing.assert_array_equal(tensor.numpy(), whole.uniform(shape, low, high, dtype).numpy())
+        pieces.fill_normal(tensor, low, high)
+        np.testing.assert_array_equal(tensor.numpy(), whole.normal(shape, low, high, dtype).numpy())
+    assert tensor.value.variable.version > before
+    assert pieces.state_dict()["draws"] == whole.state_dict()["draws"]
+
+
+def test_only_what_holds_an_array_is_filled() -> None:
+    with pytest.raises(TraceError, match="only parameters and buffers"):
+        random.Generator(7).fill_uniform(irconv.tensor(np.zeros(3, np.float32)))
+
+
+def test_a_large_weight_takes_little_beside_itself() -> None:
+    tensor = nn.Parameter(np.zeros((1000, 4000), np.float32))
+    tracemalloc.start()
+    nn.init.kaiming_uniform_(tensor)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < tensor.type.bytes / 2
 
 
 def test_state_can_be_saved() -> None:
