@@ -4,13 +4,14 @@
     irconv.build_library(net, "resnet_c", machine="avx2")
 
 writes the network as C with a header, its weights, a Makefile and a small program, and compiles them.  A training step
-(:func:`irconv.compile_step`) becomes a function that trains, with all states in the library.
+(:func:`irconv.compile_step`) becomes a function that trains, with all states in the library; one that accumulates gradients
+updates the parameters at every so many calls of it.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irconv.backends.base import Executable
@@ -25,7 +26,9 @@ from irconv.backends.native.standalone.writer import compile_files, write
 from irconv.backends.native.tuning import Tuner
 from irconv.compile import Compiled, plan, storage_passes
 from irconv.errors import AttributeValueError, BackendError, ModelError
+from irconv.passes.accumulation import joint_graph
 from irconv.passes.base import Pipeline, Stage
+from irconv.passes.dce import DeadCode
 from irconv.passes.layout import ChannelsLast
 from irconv.passes.recompute import Recompute
 from irconv.training import Step
@@ -110,13 +113,24 @@ def standalone_blueprint(
     tuner = _tuner(machine, threads) if tune else None
     lowering = StandaloneLowering(find_machine(machine), threads, None, precision == "strict", tuner)
     target = native_target(lowering)
-    before = [stage for stage in planned.stages if stage.name not in STORAGE]
-    first = before[-1] if before else Stage("trace", planned.graph, 0.0, True)
+    first = _unstored(executable)
+    accumulation = program.accumulation if isinstance(program, Step) else None
+    passes = storage_passes(target)
+    if accumulation is not None:
+        graph = joint_graph(first.graph, _unstored(accumulation.update).graph, accumulation.batches, accumulation.waiting)
+        first, passes = replace(first, graph=graph), [DeadCode(), *passes]
     paths = {value: path for path, value in planned.graph.outputs.items()}
     guards = [paths[value] for value in planned.schedule.guards]
-    stages = [first, *Pipeline(storage_passes(target)).run(first.graph)]
+    stages = [first, *Pipeline(passes).run(first.graph)]
     chosen = identifier(name or planned.graph.name.removesuffix("_step"), "network")
     return make_blueprint(plan(stages, target, guards), lowering, chosen, apart)
+
+
+def _unstored(executable: Executable) -> Stage:
+    """The graph before it was said how values are stored."""
+    planned = executable.program
+    before = [stage for stage in planned.stages if stage.name not in STORAGE]
+    return before[-1] if before else Stage("trace", planned.graph, 0.0, True)
 
 
 def _tuner(machine: str, threads: int) -> Tuner:
@@ -132,11 +146,6 @@ def _tuner(machine: str, threads: int) -> Tuner:
 
 def _executable(program: Compiled | Step | Executable) -> Executable:
     if isinstance(program, Step):
-        if program.accumulates:
-            raise BackendError(
-                "a step that accumulates gradients is two programs, and a library holds one",
-                hint="compile the step with accumulate=1",
-            )
         program = program.compiled
     if not isinstance(program, Compiled):
         return program

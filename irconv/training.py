@@ -43,6 +43,20 @@ class Optimizer(Protocol):
     def apply(self, parameters: list[Any], gradients: list[Tensor]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Accumulation:
+    """What a step that accumulates gradients has besides its own program.
+
+    update:  updates the parameters from the totals, and starts these over.
+    batches: after how many.
+    waiting: how many have been added up since the last update.
+    """
+
+    update: Executable
+    batches: int
+    waiting: int
+
+
 class Step:
     """A compiled training step.  ``step(x, target)`` trains on one batch and returns the loss it had before the update.
 
@@ -72,9 +86,9 @@ class Step:
             self._apply()
 
     @property
-    def accumulates(self) -> bool:
-        """Whether gradients of several batches are added up before each update."""
-        return self._apply is not None
+    def accumulation(self) -> Accumulation | None:
+        """How gradients of several batches become an update; None where every batch makes one."""
+        return None if self._apply is None else Accumulation(self._apply.specialise(), self._accumulate, self._waiting)
 
     @property
     def graph(self) -> Graph:

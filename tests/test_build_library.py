@@ -11,12 +11,15 @@ import pytest
 
 import irconv
 import irconv.nn.functional as F
-from irconv import nn, optim
+from irconv import nn, optim, random, serialize
+from irconv.backends.codegen.machine import MACHINES
+from irconv.backends.native.backend import NativeBackend
 from irconv.backends.native.standalone.names import distinct, identifier
 from irconv.builder import Builder
 from irconv.errors import AttributeValueError, BackendError, ModelError
 from irconv.graph import Graph
 from irconv.ops.elementwise import add
+from irconv.passes.accumulation import COUNT
 from irconv.types import tensor_type
 from tests.backends.handwritten import compiler_or_skip
 from tests.standalone_programs import batch, run
@@ -32,16 +35,57 @@ def test_what_cannot_be_built():
     model = nn.Linear(3, 2)
     with pytest.raises(ModelError, match="nothing has been compiled"):
         irconv.build_library(irconv.compile(model), "made")
-    step = irconv.compile_step(
-        model, F.mse_loss, optim.SGD(model.parameters(), lr=0.1), batch((2, 3)), batch((2, 2)), accumulate=2, backend="numpy"
-    )
-    with pytest.raises(BackendError, match="accumulates"):
-        irconv.build_library(step, "made")
     compiled = irconv.compile(model, irconv.TensorSpec((1, 3)), backend="numpy")
     with pytest.raises(AttributeValueError, match="threads"):
         irconv.build_library(compiled, "made", threads=0)
     with pytest.raises(BackendError, match="no machine 'z80'"):
         irconv.build_library(compiled, "made", machine="z80")
+
+
+class Normed(nn.Module):
+    """Batch norm, whose statistics are new at every call, and dropout, which draws at every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.conv(x)).relu().mean((2, 3))))
+
+
+def accumulating(backend):
+    """The step with updates after every third batch, the model and the optimiser; two batches have been seen."""
+    random.manual_seed(5)
+    model = Normed()
+    optimizer = optim.AdamW(model.parameters(), lr=0.05)
+    x, target = batch((4, 3, 7, 5)), np.array([0, 3, 2, 1])
+    step = irconv.compile_step(model, F.cross_entropy, optimizer, x, target, accumulate=3, clip_norm=0.5, backend=backend)
+    for _ in range(2):
+        step(x, target)
+    return step, model, optimizer
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_a_step_that_accumulates_gradients(steps, tmp_path):
+    here = NativeBackend(machine=MACHINES["generic"])
+    step, _, _ = accumulating(here)
+    irconv.build_library(step, tmp_path, name="net")
+    x, target = batch((4, 3, 7, 5)), np.array([0, 3, 2, 1])
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "t.npy", target)
+    files = tmp_path / "x.npy", tmp_path / "t.npy"
+    printed = run(tmp_path / "net_main", "-n", steps, "-s", tmp_path / "saved.safetensors", *files)
+    step, model, optimizer = accumulating(here)
+    losses = [float(step(x, target)) for _ in range(steps)]
+    assert [line.split()[-1] for line in printed.splitlines()[:steps]] == [f"{loss:.9g}" for loss in losses]
+    saved = serialize.load(tmp_path / "saved.safetensors")
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(saved[name], array, err_msg=name)
+    assert int(saved[COUNT]) == (2 + steps) % 3
+    assert int(saved["step"]) == int(optimizer.state_dict()["step"]) == (2 + steps) // 3
 
 
 def test_a_step_compiled_for_numpy_or_for_native_is_the_same_library(tmp_path):
