@@ -8,6 +8,7 @@ buffer.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,6 +157,18 @@ def make_kernel(uses: Uses, nodes: Sequence[int], kind: str | None = None, *, is
     return Kernel(last.name, kind or last.op.name, tuple(nodes), tuple(inputs), outputs or (last.id,), is_view)
 
 
+def separate_parts(graph: Graph, nodes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Nodes, given in topological order, by the parts of a kernel that no edge joins; parts in the order of their first nodes."""
+    homes: dict[int, list[int]] = {}
+    for node in nodes:
+        joined = {id(homes[i]): homes[i] for i in graph[node].operands if i in homes}
+        home = [i for part in joined.values() for i in part] + [node]
+        homes.update(dict.fromkeys(home, home))
+    position = {node: at for at, node in enumerate(nodes)}
+    parts = {id(home): tuple(sorted(home, key=position.__getitem__)) for home in homes.values()}
+    return sorted(parts.values(), key=lambda part: position[part[0]])
+
+
 def kernel_bytes(graph: Graph, kernel: Kernel) -> int:
     """Bytes that cross the kernel's border: its inputs and outputs once each; none for a view."""
     if kernel.is_view:
@@ -185,6 +198,10 @@ def view_roots(kernels: Iterable[Kernel]) -> dict[int, int]:
 # --- printing --------------------------------------------------------------------------------------------------------------
 
 
+NAMES = textwrap.TextWrapper(120, subsequent_indent="#   ", break_long_words=False, break_on_hyphens=False)
+"""How lists of names are broken into lines."""
+
+
 def print_kernels(program: Program) -> str:
     """The partition as text, in execution order: each kernel with its nodes and the bytes that cross its border."""
     parts = [print_kernel(program.graph, kernel) for kernel in program.schedule.kernels]
@@ -192,12 +209,33 @@ def print_kernels(program: Program) -> str:
 
 
 def print_kernel(graph: Graph, kernel: Kernel) -> str:
-    """One kernel as text."""
-    values = [", ".join(f"%{graph[i].name}" for i in ids) for ids in (kernel.inputs, kernel.outputs)]
+    """One kernel as text; of many updates that are made in the same way, the first."""
+    if kernel.kind == "state_updates":
+        values = [f"{len(ids)} values" for ids in (kernel.inputs, kernel.outputs)]
+        body = _update_lines(graph, kernel)
+    else:
+        values = [", ".join(f"%{graph[i].name}" for i in ids) for ids in (kernel.inputs, kernel.outputs)]
+        body = [_node_line(graph, graph[i]) for i in kernel.nodes]
     effort = "view" if kernel.is_view else f"{kernel_bytes(graph, kernel):,} bytes"
-    lines = [f"kernel @{kernel.name} = {kernel.kind} ({values[0]}) -> ({values[1]}) {{  # {effort}"]
-    lines += [f"  {_node_line(graph, graph[i])}" for i in kernel.nodes]
-    return "\n".join([*lines, "}"])
+    first = f"kernel @{kernel.name} = {kernel.kind} ({values[0]}) -> ({values[1]}) {{  # {effort}"
+    return "\n".join([first, *(f"  {line}" for line in body), "}"])
+
+
+def _update_lines(graph: Graph, kernel: Kernel) -> list[str]:
+    """The parts of a kernel by what they do: the first in full, the names of what the others make."""
+    alike: dict[object, list[tuple[int, ...]]] = {}
+    for part in separate_parts(graph, kernel.nodes):
+        places = {i: at for at, i in enumerate(part)}
+        nodes = [graph[i] for i in part]
+        form = tuple((n.op.name, n.attributes, n.type.dtype, tuple(places.get(o) for o in n.operands)) for n in nodes)
+        alike.setdefault(form, []).append(part)
+    lines = []
+    for parts in alike.values():
+        lines += [_node_line(graph, graph[i]) for i in parts[0]]
+        others = ", ".join(f"%{graph[part[-1]].name}" for part in parts[1:])
+        if others:
+            lines += NAMES.wrap(f"# likewise {len(parts) - 1}: {others}")
+    return lines
 
 
 def _node_line(graph: Graph, node: Node) -> str:

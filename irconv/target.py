@@ -26,7 +26,7 @@ class Target:
     block_bytes:      what stays in a core's cache while a block of work is done.
     vector_width:     float32 lanes of a vector register.
     layouts:          how its kernels like activations stored ("channels-last"); row-major is always among them.
-    max_nodes:        the most ops that one kernel may hold.
+    max_nodes:        the most ops that one kernel may hold; of a kernel of many updates, each of them.
     workspace:        (graph, kernel) -> bytes of each temporary the kernel needs while it runs.
     writes_in_place:  (graph, kernel) -> (output id, input id) pairs whose buffers may be one when the input is not needed
                       afterwards; several may be used together, as long as no value occurs twice.

@@ -42,6 +42,8 @@ class _Planner:
         self.outputs = self._outputs()
         self.same_array = self._same_array()
         self.last_read = self._last_reads()
+        self._reads: dict[int, dict[int, list[int]]] = {}  # of kernels that have been asked about, by position
+        self._pairs: dict[int, dict[int, list[int]]] = {}
         self.guarded = max((self.makers[g] for g in schedule.guards), default=-1)
 
     def root(self, value: int) -> int:
@@ -113,11 +115,26 @@ class _Planner:
 
     # --- in place ----------------------------------------------------------------------------------------------------
 
+    def _read(self, position: int) -> dict[int, list[int]]:
+        """Root -> the inputs of a kernel that show it."""
+        if position not in self._reads:
+            self._reads[position] = {}
+            for value in self.kernels[position].inputs:
+                self._reads[position].setdefault(self.root(value), []).append(value)
+        return self._reads[position]
+
+    def _in_place(self, position: int) -> dict[int, list[int]]:
+        """Output -> the inputs that a kernel may write it over."""
+        if position not in self._pairs:
+            self._pairs[position] = {}
+            for output, value in self.target.writes_in_place(self.graph, self.kernels[position]):
+                self._pairs[position].setdefault(output, []).append(value)
+        return self._pairs[position]
+
     def _overwrites(self, position: int, output: int, root: int) -> bool:
         """Whether a kernel may write ``output`` over the buffer of ``root``, which it reads for the last time."""
-        kernel = self.kernels[position]
-        readers = [v for v in kernel.inputs if self.root(v) == root]
-        if len(readers) != 1 or (output, readers[0]) not in self.target.writes_in_place(self.graph, kernel):
+        readers = self._read(position).get(root, [])
+        if len(readers) != 1 or readers[0] not in self._in_place(position).get(output, ()):
             return False
         node = self.graph[readers[0]]
         made = self.graph[output].type
@@ -151,8 +168,7 @@ class _Planner:
         self, position: int, output: int, home: Mapping[int, int], buffers: Sequence[Buffer], taken: set[int]
     ) -> int | None:
         """An arena value whose buffer the kernel may give to ``output`` (``taken``: those it has given away already)."""
-        kernel = self.kernels[position]
-        for _, value in (pair for pair in self.target.writes_in_place(self.graph, kernel) if pair[0] == output):
+        for value in self._in_place(position).get(output, ()):
             root = self.root(value)
             dies = root in home and root not in taken and buffers[home[root]].end == position
             if dies and self._overwrites(position, output, root):

@@ -10,8 +10,13 @@ import networkx as nx
 import pytest
 
 import irconv
+import irconv.backends.native.kernels
+from irconv.backends.arrays import FUSED
+from irconv.backends.native.base import NATIVE
 from irconv.inspect.explain import explain, kernels_dot
 from irconv.kernel import print_kernels
+from irconv.op import OPS
+from irconv.passes.kinds import KINDS
 from tests.command_line import Command
 
 MODELS = """
@@ -83,12 +88,21 @@ def test_every_edge_between_kernels_has_a_reason():
     assert pooled.bytes == 4 * 2 * 2 * 6 * 6
 
 
+def test_every_kind_of_fused_kernel_is_described():
+    assert set(KINDS) == set(FUSED) | (set(NATIVE) - set(OPS))
+    assert [row.what for row in explain(program(lambda x: (x.exp() * x).sum().sqrt(), (3, 3))).kinds] == [
+        "a reduction and the elementwise work that only it reads",
+        "one op",
+    ]
+
+
 def test_explain_prints_table_kinds_and_reasons_with_lines(folder):
     text = output("explain", "models.py:net", "--input", "2x1x4x4", "--backend", "numpy")
     rows = {line.split("  ")[0]: line.split() for line in text.splitlines() if line}
     before, after = (int(rows[name][-2].replace(",", "")) for name in ("one op a kernel", "fused"))
     assert 0 < after < before
     assert rows["fused"][-1] == f"{after / before:.0%}"
+    assert KINDS["matmul_epilogue"] in text
     assert re.search(r"@\S+ -> @\S+: %relu -> %pool\S*, 256 B  # models.py:12\n    \S+", text)
 
 

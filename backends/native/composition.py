@@ -41,7 +41,7 @@ def composed(parts: Sequence[Part], border: int, temporaries: Sequence[TensorTyp
         made, first, before = part.kernel, len(scratch), len(phases)
         buffers = [*part.buffers, *(border + first + at for at in range(len(made.scratch)))]
         scratch += made.scratch
-        texts.append(_named_apart(made.source, number))
+        texts.append(named_apart(made.source, number))
         texts += [_handing(name, number, buffers, len(sizes)) for name in dict.fromkeys(p.function for p in made.phases)]
         phases += [Phase(f"{phase.function}_{number}", phase.tasks) for phase in made.phases]
         prepared += [
@@ -61,8 +61,8 @@ def composed(parts: Sequence[Part], border: int, temporaries: Sequence[TensorTyp
     )
 
 
-def _named_apart(source: str, number: int) -> str:
-    """The source with a number in the names of its functions."""
+def named_apart(source: str, number: int) -> str:
+    """The source with a number in the names of its functions: ``f`` becomes ``f_of_<number>``."""
     for name in dict.fromkeys(DEFINITION.findall(source)):
         source = re.sub(rf"\b{re.escape(name)}\b", f"{name}_of_{number}", source)
     return LIBRARY.sub(rf"irconv_\1_of_{number}", source)

@@ -58,8 +58,8 @@ def _share(explained: Explanation) -> str:
 
 def print_kinds(explained: Explanation) -> None:
     """Kernels by kind."""
-    rows = [(row.kind, f"{row.kernels:,}", f"{row.ops:,}", console.size(row.bytes)) for row in explained.kinds]
-    console.table(("kind", "kernels", "ops", "bytes"), rows, right=(1, 2, 3))
+    rows = [(row.kind, f"{row.kernels:,}", f"{row.ops:,}", console.size(row.bytes), row.what) for row in explained.kinds]
+    console.table(("kind", "kernels", "ops", "bytes", "what it is"), rows, right=(1, 2, 3))
 
 
 def print_edges(explained: Explanation, top: int | None) -> None:

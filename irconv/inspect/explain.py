@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from irconv.graph import Graph
 from irconv.inspect.dump import dot_string
 from irconv.kernel import Program, kernel_bytes
+from irconv.passes.kinds import what_is
 from irconv.places import Location
 
 
@@ -37,12 +38,13 @@ class Crossing:
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """All kernels of one kind: how many, how many ops they hold, and the bytes that cross their borders."""
+    """All kernels of one kind: how many, how many ops they hold, the bytes that cross their borders, and what they are."""
 
     kind: str
     kernels: int
     ops: int
     bytes: int
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,8 @@ def _kinds(program: Program) -> tuple[KindRow, ...]:
             row[0] += 1
             row[1] += len(kernel.nodes)
             row[2] += kernel_bytes(program.graph, kernel)
-    return tuple(sorted((KindRow(kind, *row) for kind, row in rows.items()), key=lambda row: -row.bytes))
+    found = (KindRow(kind, kernels, ops, crossing, what_is(kind)) for kind, (kernels, ops, crossing) in rows.items())
+    return tuple(sorted(found, key=lambda row: -row.bytes))
 
 
 def _edges(program: Program) -> tuple[Crossing, ...]:
