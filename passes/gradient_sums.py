@@ -11,13 +11,14 @@ that the quotient graph stays without a cycle.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from irconv import cost
 from irconv.graph import Node
 from irconv.passes.patterns import Group, Search, epilogue_of
 from irconv.passes.sibling_reductions import reaches_back, reductions
 from irconv.passes.statistics import FEWEST_CHANNELS
+from irconv.strides import Strides, is_contiguous, value_strides
 from irconv.types import F32, F64
 
 LIGHT = cost.LIGHT | {"logical_and", "logical_or", "logical_not"}
@@ -38,14 +39,10 @@ def conv_transpose_sums(uses: Search) -> Iterator[Group]:
             makers[rest[-1] if rest else node_id] = (node_id, *rest)
     if not makers:
         return
-    before = set(uses.taken)
-    uses.taken.update(i for nodes in makers.values() for i in nodes)
-    groups = list(reductions(uses))
-    uses.taken.clear()
-    uses.taken.update(before)
-    for group in groups:
+    strides = value_strides(graph)
+    for group in reductions(uses.without(i for nodes in makers.values() for i in nodes)):
         found = [i for i in _read(uses, group.nodes) if i in makers]
-        if len(found) == 1 and _is_suitable(uses, graph[found[0]], group.nodes):
+        if len(found) == 1 and _is_suitable(uses, graph[found[0]], group.nodes, strides):
             members = (*makers[found[0]], *group.nodes)
             if not reaches_back(uses, _read(uses, members), set(members)):
                 yield Group("conv_transpose_sums", members)
@@ -67,7 +64,9 @@ def _read(uses: Search, nodes: tuple[int, ...]) -> list[int]:
     return [i for i in dict.fromkeys(i for node in nodes for i in uses.graph[node].operands) if i not in nodes]
 
 
-def _is_suitable(uses: Search, gradient: Node, nodes: tuple[int, ...]) -> bool:
+def _is_suitable(
+    uses: Search, gradient: Node, nodes: tuple[int, ...], strides: Mapping[int, tuple[Strides, bool]]
+) -> bool:
     """Whether there is code for sums of work on this gradient."""
     graph, type_ = uses.graph, gradient.type
     rank, layout = type_.rank, type_.layout
@@ -77,14 +76,28 @@ def _is_suitable(uses: Search, gradient: Node, nodes: tuple[int, ...]) -> bool:
     if type_.shape[1] < FEWEST_CHANNELS or math.prod(type_.shape[2:]) == 1 or type_.size == 0:
         return False
     is_stored = gradient.id in uses.kept or not set(nodes).issuperset(uses.readers[gradient.id])
-    return is_stored and all(_has_code(uses, graph[i], gradient, nodes) for i in (*nodes, *_read(uses, nodes)))
+    reads = (graph[i] for i in _read(uses, nodes))
+    return (
+        is_stored
+        and all(_can_be_read(i, gradient, strides[i.id][0], strides[gradient.id][0]) for i in reads)
+        and all(_has_code(uses, graph[i], gradient, nodes) for i in nodes)
+    )
+
+
+def _can_be_read(value: Node, gradient: Node, strides: Strides, expected: Strides) -> bool:
+    """Whether a value that the sums read lies as the gradient does, or has a number for each channel, one behind the other."""
+    if value.type == gradient.type:
+        return strides == expected
+    shape = value.type.shape
+    if value.type.dtype is not gradient.type.dtype or not _is_by_channel(shape, gradient.type.shape):
+        return False
+    repeated = all(n == 1 or step == 0 for n, step in zip(shape, strides, strict=True))
+    return repeated or is_contiguous(shape, strides)
 
 
 def _has_code(uses: Search, node: Node, gradient: Node, nodes: tuple[int, ...]) -> bool:
-    """Whether a member of the sums, or a value that they read, is of a kind that the code knows."""
+    """Whether a member of the sums is of a kind that the code knows."""
     type_ = gradient.type
-    if node.id not in nodes:
-        return node.type == type_ or (node.type.dtype is type_.dtype and _is_by_channel(node.type.shape, type_.shape))
     if node.op.name == "sum":
         source = uses.graph[node.operands[0]].type
         return node.attributes.axes == (0, *range(2, type_.rank)) and source == type_ and node.type.dtype is type_.dtype

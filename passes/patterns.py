@@ -5,8 +5,9 @@ Every group here has a single exit, or reads nothing but what its first node rea
 
 from __future__ import annotations
 
+import copy
 import heapq
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from irconv.graph import Graph, Node
@@ -33,6 +34,12 @@ class Search(Uses):
     def __init__(self, graph: Graph):
         super().__init__(graph)
         self.taken: set[int] = set()
+
+    def without(self, nodes: Iterable[int]) -> Search:
+        """The same search where these nodes belong to a group as well."""
+        other = copy.copy(self)
+        other.taken = self.taken.union(nodes)
+        return other
 
 
 def is_elementwise(node: Node) -> bool:

@@ -11,7 +11,7 @@ from irconv.kernel import print_kernel
 from irconv.ops.conv import conv, conv_transpose
 from irconv.ops.elementwise import add, exp, greater, multiply, relu, subtract, where
 from irconv.ops.reduce import reduce_sum
-from irconv.ops.shape import reshape
+from irconv.ops.shape import broadcast, reshape, slice_
 from irconv.passes.fuse import fuse
 from irconv.passes.layout import ChannelsLast
 from irconv.target import Target
@@ -103,12 +103,30 @@ def apart(why: str):
         other = conv_transpose(conv_transpose(g, w, padding=1), w, padding=1)
         return [relu(g), reduce_sum(g, ALL), reduce_sum(multiply(g, other), ALL)]
 
-    return {build.__name__: build for build in (over_other_axes, not_stored, dear_work, in_a_circle)}[why]
+    def numbers_apart(d, w, y, mean):
+        return backward(conv_transpose(d, w, padding=1), y, every_second(d))
+
+    builds = (over_other_axes, not_stored, dear_work, in_a_circle, numbers_apart)
+    return {build.__name__: build for build in builds}[why]
 
 
-@pytest.mark.parametrize("why", ["over_other_axes", "not_stored", "dear_work"])
+def every_second(d):
+    """32 numbers for the channels, with others between them."""
+    numbers = slice_(d.builder.input("numbers", tensor_type("f32", (64,))), (0,), (64,), (2,))
+    return reshape(numbers, (1, 32, 1, 1))
+
+
+@pytest.mark.parametrize("why", ["over_other_axes", "not_stored", "dear_work", "numbers_apart"])
 def test_what_stays_apart(why) -> None:
     assert not formed(apart(why))
+
+
+def test_one_number_for_all_channels_is_no_hindrance() -> None:
+    def build(d, w, y, mean):
+        one = d.builder.input("one", tensor_type("f32", (1, 1, 1)))
+        return backward(conv_transpose(d, w, padding=1), y, broadcast(one, (1, 32, 1, 1)))
+
+    assert len(formed(build)) == 1
 
 
 def test_sums_that_wait_for_what_reads_the_gradient_do_not_close_a_circle() -> None:
