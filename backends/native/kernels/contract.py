@@ -32,6 +32,7 @@ from irconv.backends.native.kernels.plain_contraction import plain_contraction
 from irconv.backends.native.kernels.plan import TABLE, Plan, plans
 from irconv.backends.native.kernels.prologue import STAGE, Stage, input_copy, is_staged, make_prologue, with_copy
 from irconv.backends.native.kernels.strips import PARTS
+from irconv.backends.native.kernels.tap_columns import tap_candidates
 from irconv.backends.native.kernels.unpacked import unpacked_candidates
 from irconv.backends.native.kernels.winograd import winograd_candidates
 from irconv.graph import Node
@@ -77,12 +78,15 @@ def _contract(
 
 def _candidates(request: NativeRequest, node: Node, c: Contraction) -> list[Candidate]:
     """The ways to compute a contraction, the likeliest first."""
-    found = plans(c, request.machine)
+    coarse = len(request.kernel.outputs) > 1 or bool(nodes_ahead(request.graph, request.kernel, node.id))
+    found = plans(c, request.machine, coarse)
     direct = [Candidate(plan.name, partial(direct_kernel, request, node, c, plan)) for plan in found]
     unpacked = unpacked_candidates(request, node, c, partial(direct_kernel, request, node, c, found[0]))
     few, tried = narrow_candidates(request, node, c)
+    by_taps, perhaps = tap_candidates(request, node, c)
     preferred, others = winograd_candidates(request, node, c)
-    return [*few, *preferred, *unpacked, *direct, *tried, *others]
+    likeliest = [*by_taps, *few, *preferred] if few else [*preferred, *by_taps]
+    return [*likeliest, *unpacked, *direct, *perhaps, *tried, *others]
 
 
 def direct_kernel(

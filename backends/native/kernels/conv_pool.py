@@ -123,7 +123,7 @@ def _candidates(p: _Parts) -> list[Candidate]:
     if not few and not tried:
         few, tried = narrow_candidates(p.conv, p.node, p.c, kernel=partial(_narrow, p))
     preferred, others = winograd_candidates(p.conv, p.node, p.c, partial(_winograd, p))
-    direct = [Candidate(plan.name, partial(_banded, p, plan)) for plan in plans(p.c, p.conv.machine)]
+    direct = [Candidate(plan.name, partial(_banded, p, plan)) for plan in plans(p.c, p.conv.machine, coarse=True)]
     return [*few, *preferred, *direct, *tried, *others]
 
 

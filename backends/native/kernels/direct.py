@@ -13,6 +13,7 @@ Sums run over taps, then channels, in order, with one accumulator for each resul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ from irconv.types import I64, DType
 
 UNROLLED = 8
 """Loops of so many steps are written out: there is little work between their ends."""
+
+SHORT = 32
+"""Nested loops of so many steps together are written out altogether: the sums of a first layer with three colours."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ class Direct:
         parts = -(-plan.blocks // plan.task_blocks)
         chunks = body.let("chunks", (self.names.batch * c.places + (plan.chunk - 1)) // plan.chunk)
         with body.tasks() as task:
-            chunk = body.let("chunk", task % chunks)
-            rest = body.let("rest", task // chunks)
+            chunk = body.let("chunk", task // parts % chunks if plan.by_pixels else task % chunks)
+            rest = body.let("rest", task // (parts * chunks) * parts + task % parts if plan.by_pixels else task // chunks)
             group = body.let("group", rest // parts) if c.groups else literal(0)
             self.group = [body.let("g", e) for e in unravel(group, [g.count for g in c.groups])] if c.groups else []
             self.results.group = self.group
@@ -278,7 +282,7 @@ class Direct:
             here = self.body.pointer("weights", weights, number * (count * self.plan.width))
             self._run(sums, rows, here, count, stride, offset)
             return
-        with self.body.loop("i", 0, count) as i:
+        with self.body.loop("i", 0, count, unroll=UNROLLED if _steps(loops) <= SHORT else 0) as i:
             at = self.body.let("offset", offset + i * stride)
             self._nest(sums, rows, weights, inner, at, self.body.let("number", number * count + i))
 
@@ -306,6 +310,11 @@ class Direct:
                 value = body.let("value", splat(load(row, at), plan.lanes))
                 for accumulator, part in zip(accumulators, parts, strict=True):
                     body.assign(accumulator, accumulator + value * part)
+
+
+def _steps(loops: Sequence[tuple[Expression, int]]) -> int:
+    """Steps of nested loops together; many where that is not known."""
+    return math.prod(int(count.value) if isinstance(count, Literal) else SHORT + 1 for count, _ in loops)
 
 
 def _distance(start: Expression, stop: Expression) -> Expression:

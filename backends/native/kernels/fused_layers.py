@@ -40,7 +40,7 @@ from irconv.backends.native.kernels.depthwise_plan import Layer, has_code
 from irconv.backends.native.kernels.direct import Direct, Names
 from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
 from irconv.backends.native.kernels.packing import Buffers, least, pack_weight, packed_size
-from irconv.backends.native.kernels.plan import Plan, even_share, make_plan
+from irconv.backends.native.kernels.plan import Plan, Wish, even_share, make_plan
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel
 from irconv.types import DType
@@ -200,7 +200,7 @@ class _Bands:
     def _pointwise(self, stage: _Stage) -> int | None:
         """The functions of a pointwise layer on any number of rows of one image; elements of its packed weight."""
         c = self._contraction(stage)
-        usual = make_plan(c, self.request.machine)
+        usual = make_plan(c, self.request.machine, Wish(coarse=True))
         plan: Plan = replace(usual, chunk=usual.pixels * ENDLESS, task_blocks=usual.blocks)
         epilogue = self._epilogue(stage, plan.lanes)
         if epilogue is None:

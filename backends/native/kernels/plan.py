@@ -9,10 +9,11 @@ packed weights, the *panel*, are read by one tile of pixels after the other.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irconv.backends.codegen.machine import Machine
-from irconv.backends.native.kernels.contraction import Contraction
+from irconv.backends.native.kernels.contraction import Contraction, linear
+from irconv.backends.native.kernels.shares import THREADS, Grid
 
 MACS = 1_750_000
 """Products in a task, about: 25 us on one core."""
@@ -23,8 +24,18 @@ REUSE = 98
 MANY = 16
 """So many tasks are shared out evenly enough, whatever their number."""
 
-THREADS = (2, 4)
-"""Threads that few tasks should keep busy."""
+SPLIT = 12
+"""Tasks may be so many times smaller, where they are few: 2 us."""
+
+FEW_TILES = 64
+"""So few tiles make it worth while to spare the first one of each thread the wait for its weights."""
+
+AGAIN = 4
+"""Weights that are so many times as large as an image are not all read by every task, but an image is: threads would have to
+bring the same weights from memory, each for itself."""
+
+STREAM = 3
+"""Tiles for which a panel is used in a task at the least, so that the next one is fetched meanwhile."""
 
 CLOSE = 1.08
 """Tiles that take so much more than the best may be better, where their tasks can be shared out more evenly."""
@@ -44,12 +55,17 @@ NEAR = 48 * 1024
 FEW = 4
 """So many channels are few."""
 
-PENALTY = {1: 1.3, 2: 1.0, 3: 0.97, 4: 1.02}
-"""What a tile of so many vectors takes for each product, measured: broadcasts are shared by few multiplications, or one
-accumulator too many for the registers."""
+PENALTY = {1: 1.3, 2: 1.0, 3: 0.975, 4: 0.965}
+"""What a tile of so many vectors takes for each product, measured: broadcasts are shared by few multiplications."""
+
+TIGHT = 1.02
+"""The same for tiles with so many accumulators that no register is left for a broadcast."""
 
 UNEVEN = 1.04
 """What tiles take that do not end where rows end: their pixels are looked at one by one."""
+
+SOMEWHAT_UNEVEN = 1.015
+"""The same where there are many channels, so that a pixel is looked at for many products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,7 @@ class Plan:
     blocks:    of columns, per group.
     task_blocks, chunk: blocks and pixels of one task.
     pixels_outer: a tile's blocks one after the other; else a block's tiles (its panel then stays in cache).
+    by_pixels: neighbouring tasks have the same pixels where they can; else the same blocks.
     copied:    the input is copied first with its padding, channels last,
     planar:    or channel by channel as it is; the sum then runs over channels first, over taps in them.
     prefetched: weights are fetched ahead: those of a block do not stay in the first-level cache.
@@ -76,6 +93,7 @@ class Plan:
     task_blocks: int
     chunk: int
     pixels_outer: bool
+    by_pixels: bool
     copied: bool
     planar: bool
     prefetched: bool
@@ -90,7 +108,18 @@ class Plan:
     def name(self) -> str:
         """What tells it from other plans of the same contraction."""
         order = "pixels outside" if self.pixels_outer else "blocks outside"
-        return f"direct {self.pixels}x{self.vectors}, tasks {self.chunk}x{self.task_blocks}, {order}"
+        near = " of some pixels" if self.by_pixels else ""
+        return f"direct {self.pixels}x{self.vectors}, tasks {self.chunk}x{self.task_blocks}, {order}{near}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The part of a plan that says what a task is."""
+
+    task_blocks: int
+    chunk: int
+    pixels_outer: bool
+    by_pixels: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +129,28 @@ class Wish:
     tile:  (pixels, vectors) of a tile.
     outer: whether the pixels are the outer loop of a task.
     share: products of a task, as a multiple of ``MACS``.
+    coarse: whether tasks are to be large: something is done once for each.
     """
 
     tile: tuple[int, int] | None = None
     outer: bool | None = None
     share: float = 1.0
+    coarse: bool = False
 
 
-def plans(c: Contraction, machine: Machine) -> list[Plan]:
+def plans(c: Contraction, machine: Machine, coarse: bool = False) -> list[Plan]:
     """Plans of the direct algorithm that may be the fastest, the cost model's first.
 
     Besides that one: the best tile with each number of vectors, the other order of loops, and tasks of other sizes.
+
+    coarse: whether tasks are to be large.
     """
     tiles = _tiles(c, machine.lanes(c.dtype.bytes), machine)
-    usual = make_plan(c, machine)
+    usual = make_plan(c, machine, Wish(coarse=coarse))
     by_vectors = {tile[1]: tile for _, *tile in reversed(tiles)}
     wishes = [Wish((pixels, vectors)) for vectors, (pixels, _) in by_vectors.items()]
     wishes += [Wish(outer=not usual.pixels_outer), Wish(share=0.5), Wish(share=2.0)]
-    return list(dict.fromkeys([usual, *(make_plan(c, machine, wish) for wish in wishes)]))
+    return list(dict.fromkeys([usual, *(make_plan(c, machine, replace(wish, coarse=coarse)) for wish in wishes)]))
 
 
 def make_plan(c: Contraction, machine: Machine, wish: Wish = Wish()) -> Plan:
@@ -126,12 +159,13 @@ def make_plan(c: Contraction, machine: Machine, wish: Wish = Wish()) -> Plan:
     pixels, vectors = wish.tile or _best_tile(c, lanes, machine, wish)
     copied = _is_copied(c)
     blocks, panel = _blocks(c, lanes * vectors)
-    task_blocks, chunk, outer = _cut(c, blocks, panel, pixels, machine, wish)
+    cut = _cut(c, blocks, panel, pixels, machine, wish)
     single = c.places == 1 and pixels > 1
     planar = copied and c.x_channel != 1 and c.x_strides[-1] == 1 and c.channels <= FEW
     prefetched = blocks * panel * c.dtype.bytes > NEAR
     table = c.has_residues or not (copied or c.is_inside)
-    return Plan(lanes, pixels, vectors, single, blocks, task_blocks, chunk, outer, copied, planar, prefetched, table)
+    held = (cut.task_blocks, cut.chunk, cut.pixels_outer, cut.by_pixels)
+    return Plan(lanes, pixels, vectors, single, blocks, *held, copied, planar, prefetched, table)
 
 
 def _blocks(c: Contraction, width: int) -> tuple[int, int]:
@@ -146,18 +180,14 @@ def _best_tile(c: Contraction, lanes: int, machine: Machine, wish: Wish) -> tupl
     def cost(tile: tuple[float, int, int]) -> float:
         work, pixels, vectors = tile
         blocks, panel = _blocks(c, lanes * vectors)
-        task_blocks, chunk, _ = _cut(c, blocks, panel, pixels, machine, wish)
-        return work * _idle(-(-c.places // chunk) * -(-blocks // task_blocks) * c.group_count)
+        cut = _cut(c, blocks, panel, pixels, machine, wish)
+        if c.places == 1:  # rows of a matrix, of which there may be any number
+            return work
+        grid = Grid(-(-c.places // pixels), blocks, c.group_count, panel * pixels, cut.by_pixels)
+        return work * grid.idle(cut.chunk // pixels, cut.task_blocks)
 
     least = tiles[0][0]
     return min((tile for tile in tiles if tile[0] <= CLOSE * least), key=cost)[1:]
-
-
-def _idle(tasks: int) -> float:
-    """What few tasks take together, as a multiple of what they would take if they could be shared out evenly."""
-    if tasks >= MANY or tasks < 2:
-        return 1.0
-    return sum(-(-tasks // threads) * threads / tasks for threads in THREADS) / len(THREADS)
 
 
 def _tiles(c: Contraction, lanes: int, machine: Machine) -> list[tuple[float, int, int]]:
@@ -169,26 +199,33 @@ def _tiles(c: Contraction, lanes: int, machine: Machine) -> list[tuple[float, in
     most = 4 if machine.registers >= 32 else 3
     found: list[tuple[float, int, int]] = []
     for vectors in range(most, 0, -1):
-        limit = machine.registers // vectors - 1 if vectors == 4 else (machine.registers - vectors - 1) // vectors
-        limit = min(10 if vectors == 1 else 14, limit)
+        room = min(10 if vectors == 1 else 14, (machine.registers - vectors - 1) // vectors)
+        limit = max(room, machine.registers // vectors - 1) if vectors == 4 and c.channels > FEW else room
         for pixels in range(limit, max(1, limit // 2), -1):
-            columns = -(-total // vectors) * vectors * PENALTY[vectors]
+            penalty = 1.0 if vectors == 4 and c.places == 1 else PENALTY[vectors]
+            columns = -(-total // vectors) * vectors * penalty
             panel = c.taps * (NOMINAL if c.long else c.channels) * vectors * lanes * c.dtype.bytes
             crowded = CROWDED if 3 * panel > machine.cache_bytes else 1.0
-            cost = columns * _pixel_cost(c, pixels, limit) * _latency(pixels * vectors) * crowded
+            cost = columns * _pixel_cost(c, pixels, vectors, room) * _latency(pixels * vectors) * crowded
             found.append((round(cost, 9), pixels, vectors))
     return sorted(found, key=lambda each: each[0])
 
 
-def _pixel_cost(c: Contraction, pixels: int, limit: int) -> float:
+def _pixel_cost(c: Contraction, pixels: int, vectors: int, limit: int) -> float:
     """What a pixel takes in tiles of so many: pixels of the last tile that are not there, smaller tiles, uneven ones."""
-    cost = 1 + 0.08 * (1 - pixels / limit)
+    cost = 1 + 0.05 * vectors * (1 - pixels / limit) if pixels <= limit else TIGHT
     if c.places > 1:
         cost *= -(-c.places // pixels) * pixels / c.places
         row = c.axes[-1].only.count
-        if row % pixels and pixels % row:
-            cost *= UNEVEN
+        if row % pixels and pixels % row and not _is_linear(c):
+            cost *= UNEVEN if c.channels < 64 or c.has_residues else SOMEWHAT_UNEVEN
     return cost
+
+
+def _is_linear(c: Contraction) -> bool:
+    """Whether the pixels follow each other at one distance, rows or not."""
+    steps = [c.x_strides[0], *(s * a.step for s, a in zip(c.x_strides[1:], c.axes, strict=True))]
+    return c.taps == 1 and c.is_inside and linear([a.only.count for a in c.axes], steps) is not None
 
 
 def _latency(accumulators: int) -> float:
@@ -207,26 +244,40 @@ def _is_copied(c: Contraction) -> bool:
 
 def _cut(
     c: Contraction, blocks: int, panel: int, pixels: int, machine: Machine, wish: Wish
-) -> tuple[int, int, bool]:
-    """Blocks and pixels of a task, and whether pixels are the outer loop in it."""
+) -> Cut:
+    """How the work is cut into tasks."""
     weights, products = blocks * panel, round(MACS * wish.share)
-    fits = weights * c.dtype.bytes <= machine.cache_bytes // 2 if wish.outer is None else wish.outer
-    task_blocks = blocks
+    coarse = wish.coarse or c.has_residues
+    tiles = -(-c.places // pixels)
+    near = 2 * weights * c.dtype.bytes <= machine.cache_bytes
+    shared = coarse or c.places == 1 or weights <= AGAIN * c.places * c.channels
+    fits = near and shared if wish.outer is None else wish.outer
+    apart = fits and not coarse and wish.outer is None and blocks > 1 and _is_apart(c, tiles, weights)
     if fits:
-        chunk = products // weights
-        while task_blocks > 1 and c.places * weights > 8 * MACS and -(-c.places // max(chunk, pixels)) < 8:
-            task_blocks = -(-task_blocks // 2)
-            chunk = products // (task_blocks * panel)
+        task_blocks, most, least = blocks, -(-products // (weights * pixels)), 1
     else:
         task_blocks = max(1, min(blocks, 65536 // panel))
-        chunk = max(REUSE, products // (task_blocks * panel))
-    chunk = -(-max(1, chunk) // pixels) * pixels
-    if c.places > 1 and chunk < c.places:
-        others = c.group_count * -(-blocks // task_blocks)
-        chunk = _even_chunk(c.places, pixels, -(-c.places // chunk), others)
-    if not fits:
-        task_blocks = even_share(blocks, task_blocks, c.group_count * -(-c.places // chunk))
-    return task_blocks, chunk, fits
+        most = max(STREAM, -(-max(REUSE, products // (task_blocks * panel)) // pixels))
+        least = min(most, max(STREAM, -(-tiles // 2)))
+    if apart:
+        most, least = max(most, 2 * STREAM + 1), STREAM
+    if coarse:
+        least = -(-most // 2)
+    fewest = blocks if fits and not apart else -(-task_blocks // 2) if coarse else 1
+    grid = Grid(tiles, blocks, c.group_count, panel * pixels, apart)
+    share, task_blocks = grid.cut(range(least, 1 + most), range(fewest, 1 + task_blocks), products // SPLIT)
+    if c.places == 1 and not fits:  # each weight is read for few rows: memory gives small tasks as much
+        task_blocks = even_share(blocks, max(1, min(blocks, 65536 // panel)), c.group_count)
+    return Cut(task_blocks, share * pixels, fits and not apart, apart)
+
+
+def _is_apart(c: Contraction, tiles: int, weights: int) -> bool:
+    """Whether each thread takes some pixels and reads all weights for them, block by block.
+
+    So each panel can be fetched while the one before it is in use.  Where tiles are many that is not worth while, for only the
+    first waits; nor where all weights stay in the first-level cache.
+    """
+    return c.taps == 1 and 1 < tiles <= FEW_TILES and weights * c.dtype.bytes > NEAR
 
 
 def _wait(tasks: int, size: int) -> int:
@@ -242,19 +293,3 @@ def even_share(total: int, most: int, others: int = 1, fixed: int = 0) -> int:
     if -(-total // most) * others >= MANY:
         return most
     return min(range(most, 0, -1), key=lambda n: _wait(-(-total // n) * others, n + fixed))
-
-
-def _even_chunk(places: int, pixels: int, count: int, others: int) -> int:
-    """Pixels of a chunk, whole tiles, where at least ``count`` are to make up an image; each is ``others`` tasks.
-
-    Where tasks are few, some chunks more may leave fewer threads idle at the end: 3 tasks take two threads as long as 4.
-    """
-
-    def size(number: int) -> int:
-        share = -(-places // number)
-        return -(-share // pixels) * pixels
-
-    if count * others >= MANY:
-        return size(count)
-    sizes = [size(number) for number in range(max(2, count - 1), 2 * count + 1)]
-    return min(sizes, key=lambda chunk: _wait(-(-places // chunk) * others, chunk))

@@ -1,7 +1,8 @@
 """The weight gradient of convolution (kind ``conv_weight_gradient``): no columns are made at all.
 
 Tiles of broadcast channels times vectors of channels run over the places where both operands exist, so that padding costs
-nothing; see :mod:`irconv.backends.native.kernels.weight_gradient_plan`.  3x3 windows of many channels:
+nothing; see :mod:`irconv.backends.native.kernels.weight_gradient_plan`.  Few output channels:
+:mod:`irconv.backends.native.kernels.weight_gradient_taps_plan`.  3x3 windows of many channels:
 :mod:`irconv.backends.native.kernels.winograd_gradient`.  float32 and float64; d must be arranged by the views that the gradient
 of ``conv`` puts before it.
 """
@@ -26,9 +27,12 @@ from irconv.backends.native.kernels.weight_gradient_plan import (
     elements_of_row,
     flattened,
     make_cut,
+    make_plan,
     plans,
 )
 from irconv.backends.native.kernels.weight_gradient_sum import add_function
+from irconv.backends.native.kernels.weight_gradient_taps import taps_gradient
+from irconv.backends.native.kernels.weight_gradient_taps_plan import taps_plan
 from irconv.backends.native.kernels.winograd_gradient import winograd_gradient
 from irconv.backends.native.kernels.winograd_gradient_plan import best_gradient_plan
 from irconv.ops.window import window_counts
@@ -51,6 +55,10 @@ def weight_gradient(request: NativeRequest) -> NativeKernel | None:
     candidates = [
         Candidate(plan.name, partial(_by_plan, request, p, plan, d, x)) for plan in plans(p, request.machine)
     ]
+    taps = taps_plan(p, request.machine, make_plan(p, request.machine))
+    if taps is not None:
+        make = partial(taps_gradient, request, p, taps, names_of_inputs(request, d, x), d, x)
+        candidates.insert(0 if taps.is_preferred else len(candidates), Candidate(taps.name, make))
     faster = None if request.strict else best_gradient_plan(problem, request.machine)
     if faster is not None:
         make = partial(winograd_gradient, request, problem, faster, names_of_inputs(request, d, x), d, x)

@@ -29,6 +29,10 @@ TASK_PRODUCTS, BYTE_PRODUCTS = 4_000_000, 8
 """Multiplications of a task, unused lanes included: about 50 us of one core; and how many take as long as to read a byte."""
 
 MOST_TASKS, MOST_SPLITS = 32, 32
+EVEN = 4
+"""The number of tasks is a multiple of so many, so that few threads have as much to do: gradients of three and five tasks took up
+to 1.5 times as long on two threads."""
+
 SPLIT_BYTES = 3 * 1024 * 1024
 """Partial sums of all splits together are at most this large: they are written and read once more."""
 
@@ -176,7 +180,7 @@ def make_plan(p: Problem, machine: Machine, wish: Wish = Wish()) -> Plan:
     strides = p.d_strides if along_rows else p.x_strides
     packs = not (dense and strides[1] == 1)
     positions = max(1, round(CHUNK_BYTES * wish.share) // (lanes * vectors * p.dtype.bytes))
-    samples, span = _chunk(p.counts, positions)
+    samples, span = chunk(p.counts, positions)
     return Plan(
         along_rows=along_rows,
         lanes=lanes,
@@ -217,7 +221,7 @@ def _most_rows(vectors: int, registers: int) -> int:
     return max(1, (registers - 1 - vectors) // vectors)
 
 
-def _chunk(counts: Ints, positions: int) -> tuple[int, int]:
+def chunk(counts: Ints, positions: int) -> tuple[int, int]:
     """(samples, places along the first spatial axis) of a chunk with about so many positions."""
     area, row = math.prod(counts), math.prod(counts[1:])
     if area <= positions:
@@ -247,11 +251,21 @@ def make_cut(p: Problem, plan: Plan) -> Cut:
     size = blocks * plan.width * elements_of_row(p, plan)
     places, inputs = p.batch * math.prod(p.counts), p.batch * math.prod(p.size)
     read = p.groups * (places * p.rows + inputs * p.depth) * p.dtype.bytes
-    wanted = min(MOST_TASKS, -(-(places * size + read * BYTE_PRODUCTS) // TASK_PRODUCTS))
-    most = max(1, min(MOST_SPLITS, SPLIT_BYTES // (size * p.dtype.bytes), chunks))
-    splits = max(1, min(most, -(-wanted // blocks)))
+    wanted = wanted_tasks(places * size, read)
+    splits = max(1, min(most_splits(size * p.dtype.bytes, chunks), -(-wanted // blocks)))
     ranges = max(1, min(plan.tiles, -(-wanted // (blocks * splits))))
     return Cut(chunks, splits, ranges, max(1, min(blocks * plan.vectors, -(-size * splits // SUM_ELEMENTS))))
+
+
+def wanted_tasks(products: int, read: int) -> int:
+    """How many tasks there should be for so many multiplications and bytes that are read."""
+    wanted = min(MOST_TASKS, -(-(products + read * BYTE_PRODUCTS) // TASK_PRODUCTS))
+    return -(-wanted // EVEN) * EVEN if wanted > 1 else wanted
+
+
+def most_splits(size: int, chunks: int) -> int:
+    """Splits at the most, each with partial sums of ``size`` bytes."""
+    return max(1, min(MOST_SPLITS, SPLIT_BYTES // size, chunks))
 
 
 def elements_of_row(p: Problem, plan: Plan) -> int:

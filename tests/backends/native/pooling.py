@@ -10,8 +10,8 @@ import numpy as np
 import irconv.backends.native.kernels
 import irconv.ops  # noqa: F401  registers the ops
 from irconv.backends.arrays.lower import operand_ids
-from irconv.backends.codegen.machine import MACHINES, Machine
-from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest
+from irconv.backends.codegen.machine import Machine
+from irconv.backends.native.base import NATIVE, Chooser, NativeKernel, NativeRequest, first
 from irconv.backends.native.library import Unit, library
 from irconv.backends.native.runtime import run_phases
 from irconv.backends.numpy.parallel import thread_count
@@ -21,6 +21,7 @@ from irconv.kernel import Kernel
 from irconv.passes.fuse import fuse
 from irconv.target import Target
 from irconv.types import TensorType
+from tests.backends.native.machines import TESTED
 
 Build = Callable[..., list[GraphValue]]
 ROW_MAJOR, CHANNELS_LAST = "row-major", "channels-last"
@@ -63,14 +64,20 @@ def empty(shape: Sequence[int], dtype: np.dtype, order: str) -> np.ndarray:
 
 
 def make(
-    graph: Graph, kernel: Kernel, orders: dict[int, str], default: str, machine: str | Machine, strict: bool = False
+    graph: Graph,
+    kernel: Kernel,
+    orders: dict[int, str],
+    default: str,
+    machine: str | Machine,
+    strict: bool = False,
+    choose: Chooser = first,
 ) -> NativeKernel | None:
     """The native kernel for values stored in these orders."""
     ids = {i for node in kernel.nodes for i in (node, *graph[node].operands)}
     strides = {i: strides_of(graph[i].type.shape, orders.get(i, default)) for i in ids}
-    found = MACHINES[machine] if isinstance(machine, str) else machine
+    found = TESTED[machine] if isinstance(machine, str) else machine
     threads = max(2, thread_count())  # the pool's; a single task below runs as the second
-    return NATIVE[kernel.kind](NativeRequest(graph, kernel, strides, found, threads, strict))
+    return NATIVE[kernel.kind](NativeRequest(graph, kernel, strides, found, threads, strict, choose))
 
 
 def run(
@@ -84,7 +91,7 @@ def run(
     backwards: bool = False,
 ) -> list[np.ndarray]:
     """The outputs for these inputs; ``backwards``: task by task, the last one first."""
-    found = MACHINES[machine] if isinstance(machine, str) else machine
+    found = TESTED[machine] if isinstance(machine, str) else machine
     outputs = [empty(graph[i].type.shape, graph[i].type.dtype.numpy, orders.get(i, default)) for i in kernel.outputs]
     inputs = [stored(v, orders.get(i, default)) for i, v in zip(operand_ids(graph, kernel), values, strict=True)]
     scratch = [empty(t.shape, t.dtype.numpy, ROW_MAJOR) for t in made.scratch]

@@ -53,6 +53,9 @@ CONVOLUTIONS = (
     case("transposed", lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1), (1, 17, 5, 3), (17, 7, 3, 3)),
     case("few_columns", lambda x, w, b: (F.conv2d(x, w, padding=2) + b).relu(), (3, 2, 13, 37), (6, 2, 5, 5), (6, 1, 1)),
     case("few_columns_transposed", lambda x, w: F.conv_transpose2d(x, w), (2, 17, 9, 19), (17, 3, 3, 5)),
+    case("short_rows", lambda x, w, b: (F.conv2d(x, w, padding=2) + b).relu(), (3, 5, 7, 9), (6, 5, 5, 5), (6, 1, 1)),
+    case("short_rows_transposed", lambda x, w: F.conv_transpose2d(x, w), (2, 17, 5, 7), (17, 6, 5, 5)),
+    case("long_rows_transposed", lambda x, w: F.conv_transpose2d(x, w, padding=1), (1, 5, 3, 61), (5, 6, 3, 5)),
     case("transposed_far", lambda x, w: F.conv_transpose2d(x, w, stride=3), (1, 5, 3, 3), (5, 17, 2, 2)),
 )
 

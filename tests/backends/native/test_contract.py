@@ -93,6 +93,8 @@ CONVS = [
     ((1, 24, 1, 1), (33, 24, 3, 3), 1, 1, 1, 1),  # one pixel, most taps outside
     ((2, 8, 9, 9), (12, 2, 3, 3), 1, 2, 2, 4),  # groups and dilation
     ((1, 4, 11, 13), (5, 4, 2, 3), 5, 0, 1, 1),  # a stride larger than the kernel
+    ((2, 3, 13, 11), (33, 3, 3, 3), 2, 1, 1, 1),  # a first layer short enough to be written out
+    ((2, 600, 7, 7), (160, 600, 1, 1), 1, 0, 1, 1),  # tasks of some blocks for some pixels, neighbours for the same pixels
 ]
 
 
@@ -341,6 +343,20 @@ def test_any_order_of_tasks_gives_the_same_bits(number) -> None:
     first = run(c, made, values, out)
     for step, backwards in ((1, True), (3, False), (1000, False)):
         again = run_tasks(c, made, values, garbage(c.graph[c.result].type), step, backwards)
+        np.testing.assert_array_equal(again, first)
+
+
+def test_any_order_of_tasks_for_the_same_pixels() -> None:
+    """Neighbouring tasks are blocks of the same pixels here."""
+    x, w = numbers(1, (3, 600, 7, 7)), numbers(2, (160, 600, 1, 1))
+    c = case(lambda x, w: conv(x, w), x.shape, w.shape)
+    values, out = [arranged(x, channels_last(4)), w], garbage(c.graph[c.result].type, channels_last(4))
+    made = generate(c, values, out, BEST)
+    assert made is not None and made.phases[-1].tasks >= 4
+    first = run(c, made, values, out)
+    near(first, conv_wanted(x, w, 1, 0, 1, 1), 600)
+    for step, backwards in ((1, True), (3, False), (1000, False)):
+        again = run_tasks(c, made, values, garbage(c.graph[c.result].type, channels_last(4)), step, backwards)
         np.testing.assert_array_equal(again, first)
 
 

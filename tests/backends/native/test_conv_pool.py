@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irconv.backends.arrays.lower import operand_ids
-from irconv.backends.codegen.machine import MACHINES
 from irconv.backends.native.base import NATIVE, Candidate, NativeKernel, NativeRequest
 from irconv.backends.native.kernels import narrow_plan, plan
 from irconv.backends.native.runtime import function_address, run_phases
@@ -31,6 +30,7 @@ from irconv.passes.fuse import fuse
 from irconv.target import Target
 from irconv.types import F32, U8, tensor_type
 from tests.backends.native.contracting import PHASE, arranged, channels_last, element_strides, garbage
+from tests.backends.native.machines import TESTED
 from tests.backends.native.test_contract import HERE
 
 BEST = HERE[0]
@@ -124,7 +124,7 @@ def make(
     def choose(request: NativeRequest, candidates: Sequence[Candidate]) -> NativeKernel | None:
         return candidates[candidate].make() if candidate < len(candidates) else None
 
-    request = NativeRequest(graph, kernel, strides, MACHINES[machine], threads, strict, choose)
+    request = NativeRequest(graph, kernel, strides, TESTED[machine], threads, strict, choose)
     code = NATIVE["conv_pool"](request)
     if code is None:
         return None
@@ -263,7 +263,7 @@ def test_averages_divide_by_what_they_are_told() -> None:
     (kernel,) = fuse(graph, Target("test", frozenset({"conv_pool"}))).kernels
     out = garbage(graph[kernel.outputs[0]].type)
     strides = {i: element_strides(garbage(graph[i].type)) for i in graph.order()}
-    code = NATIVE["conv_pool"](NativeRequest(graph, kernel, strides, MACHINES[BEST], 2, True))
+    code = NATIVE["conv_pool"](NativeRequest(graph, kernel, strides, TESTED[BEST], 2, True))
     assert code is not None
     arrays = [out, *values[:2], *(garbage(t) for t in code.scratch)]
     run_phases(code.unit, [(phase.function, phase.tasks) for phase in code.phases], code.sizes, arrays)

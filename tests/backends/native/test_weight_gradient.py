@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 
 import irconv
 from irconv import nn, optim
+from irconv.backends.codegen import machine as machines
+from irconv.backends.native.base import Candidate, Chooser, NativeKernel, NativeRequest, first
+from irconv.backends.native.kernels import weight_gradient_taps_plan
 from irconv.builder import GraphValue
 from irconv.graph import Graph
 from irconv.kernel import Kernel
@@ -36,9 +40,9 @@ class Shape:
     size: tuple[int, ...]
     out: int
     kernel: tuple[int, ...]
-    stride: int = 1
+    stride: int | tuple[int, ...] = 1
     padding: int | tuple[tuple[int, int], ...] = 0
-    dilation: int = 1
+    dilation: int | tuple[int, ...] = 1
     groups: int = 1
     dtype: str = "f32"
 
@@ -47,9 +51,16 @@ class Shape:
         return ((self.padding,) * 2,) * len(self.size) if isinstance(self.padding, int) else self.padding
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        return (self.stride,) * len(self.size) if isinstance(self.stride, int) else self.stride
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        return (self.dilation,) * len(self.size) if isinstance(self.dilation, int) else self.dilation
+
+    @property
     def counts(self) -> tuple[int, ...]:
-        rank = len(self.size)
-        return window_counts(self.size, self.kernel, (self.stride,) * rank, self.pads, (self.dilation,) * rank)
+        return window_counts(self.size, self.kernel, self.strides, self.pads, self.dilations)
 
     @property
     def weight(self) -> tuple[int, ...]:
@@ -61,7 +72,7 @@ def build(s: Shape) -> tuple[Graph, Kernel]:
     rank = len(s.size)
 
     def gradient(x: GraphValue, d: GraphValue) -> list[GraphValue]:
-        columns = im2col(x, s.kernel, (s.stride,) * rank, s.pads, (s.dilation,) * rank, s.groups)
+        columns = im2col(x, s.kernel, s.strides, s.pads, s.dilations, s.groups)
         turned = transpose(d, (1, 0, *range(2, rank + 2)))
         left = reshape(turned, (s.groups, s.out // s.groups, s.batch * math.prod(s.counts)))
         return [reshape(matmul(left, columns), s.weight)]
@@ -83,8 +94,8 @@ def summed(s: Shape, x: np.ndarray, d: np.ndarray) -> np.ndarray:
     rows, depth = (s.batch, s.groups, s.out // s.groups), (s.batch, s.groups, s.channels // s.groups)
     for tap in itertools.product(*map(range, s.kernel)):
         for place in itertools.product(*map(range, s.counts)):
-            zipped = zip(place, tap, s.pads, strict=True)
-            at = tuple(p * s.stride + t * s.dilation - before for p, t, (before, _) in zipped)
+            zipped = zip(place, tap, s.strides, s.dilations, s.pads, strict=True)
+            at = tuple(p * stride + t * dilation - before for p, t, stride, dilation, (before, _) in zipped)
             if all(0 <= a < n for a, n in zip(at, s.size, strict=True)):
                 seen = x[(..., *at)].astype(np.float64).reshape(depth)
                 wanted = d[(..., *place)].astype(np.float64).reshape(rows)
@@ -93,14 +104,20 @@ def summed(s: Shape, x: np.ndarray, d: np.ndarray) -> np.ndarray:
 
 
 def computed(
-    s: Shape, x: np.ndarray, d: np.ndarray, machine: str = "avx512", orders: str = "ll", backwards: bool = False
+    s: Shape,
+    x: np.ndarray,
+    d: np.ndarray,
+    machine: str = "avx512",
+    orders: str = "ll",
+    backwards: bool = False,
+    choose: Chooser = first,
 ) -> np.ndarray:
     """The kernel's result; ``orders``: of x and d, l(ast) or r(ow-major)."""
     graph, kernel = build(s)
     stored = {i: CHANNELS_LAST if order == "l" else ROW_MAJOR for i, order in zip(kernel.inputs, orders, strict=True)}
     by_name = {graph[i].name: v for i, v in zip(graph.inputs, (x, d), strict=True)}
     values = [by_name[graph[i].name] for i in kernel.inputs]
-    made = make(graph, kernel, stored, ROW_MAJOR, machine)
+    made = make(graph, kernel, stored, ROW_MAJOR, machine, choose=choose)
     assert made is not None
     return run(made, graph, kernel, values, stored, ROW_MAJOR, machine, backwards)[0]
 
@@ -183,9 +200,9 @@ def test_large_sums_are_torchs_and_do_not_depend_on_the_order_of_tasks(name: str
         torch.from_numpy(x.astype(np.float64)),
         torch.empty(s.weight, dtype=torch.float64),
         None,
-        [s.stride] * 2,
+        list(s.strides),
         [before for before, _ in s.pads],
-        [s.dilation] * 2,
+        list(s.dilations),
         False,
         [0, 0],
         s.groups,
@@ -209,6 +226,80 @@ def test_the_source_does_not_depend_on_the_batch(name: str) -> None:
         assert made is not None
         sources.add(made.source)
     assert len(sources) == 1
+
+
+TAPS = {
+    "one channel": Shape(3, 1, (28, 28), 6, (5, 5), padding=2),
+    "four channels": Shape(2, 4, (9, 12), 6, (3, 5), padding=1),
+    "rows at a stride, dilated": Shape(2, 3, (13, 11), 6, (3, 4), (2, 1), 2, (2, 1)),
+    "padding beyond the taps": Shape(2, 2, (8, 7), 5, (3, 4), 1, ((1, 2), (6, 9))),
+    "cropped": Shape(2, 3, (9, 14), 6, (2, 5), 1, ((-1, 2), (-2, -1))),
+    "lines of two places": Shape(3, 1, (6, 6), 3, (3, 5)),
+    "several chunks of a sample": Shape(2, 1, (70, 90), 3, (3, 7), padding=2),
+    "signal": Shape(3, 2, (60,), 4, (7,), 1, 3),
+    "float64": Shape(2, 2, (9, 10), 3, (5, 5), padding=2, dtype="f64"),
+}
+
+
+def by_taps(request: NativeRequest, candidates: Sequence[Candidate]) -> NativeKernel | None:
+    """Takes the way that has taps in its lanes."""
+    (candidate,) = (c for c in candidates if c.name.startswith("taps of a line"))
+    return candidate.make()
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_few_outputs_with_taps_in_lanes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_gradient_taps_plan, "WORTH_A_TRY", 10)
+    s = TAPS[name]
+    x, d = operands(s)
+    wanted = summed(s, x, d)
+    for orders in ("ll", "rl", "lr", "rr"):
+        found = computed(s, x, d, orders=orders, choose=by_taps)
+        check(found, wanted, s.batch * math.prod(s.counts))
+        np.testing.assert_array_equal(computed(s, x, d, orders=orders, backwards=True, choose=by_taps), found)
+
+
+@pytest.mark.parametrize("machine", MACHINES[1:])
+def test_taps_in_lanes_on_other_machines(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_gradient_taps_plan, "WORTH_A_TRY", 10)
+    for name in ("four channels", "several chunks of a sample", "float64"):
+        s = TAPS[name]
+        lanes = machines.MACHINES[machine].lanes(8 if s.dtype == "f64" else 4)
+        s = replace(s, out=min(s.out, lanes - 1), channels=min(s.channels, lanes - 1))
+        x, d = operands(s)
+        check(computed(s, x, d, machine, choose=by_taps), summed(s, x, d), s.batch * math.prod(s.counts))
+
+
+def test_the_source_with_taps_in_lanes_does_not_depend_on_the_batch() -> None:
+    sources = set()
+    for batch in (0, 1, 7):
+        s = replace(TAPS["one channel"], batch=batch)
+        x, d = operands(s)
+        check(computed(s, x, d, choose=by_taps), summed(s, x, d), s.batch * math.prod(s.counts))
+        graph, kernel = build(s)
+        made = make(graph, kernel, {}, CHANNELS_LAST, "avx512", choose=by_taps)
+        assert made is not None
+        sources.add(made.source)
+    assert len(sources) == 1
+
+
+def test_when_taps_come_into_lanes() -> None:
+    """They are preferred where outputs by themselves leave lanes empty, and nowhere else."""
+
+    def names(s: Shape) -> list[str]:
+        found: list[str] = []
+
+        def choose(request: NativeRequest, candidates: Sequence[Candidate]) -> NativeKernel | None:
+            found.extend(c.name.split(",")[0] for c in candidates)
+            return first(request, candidates)
+
+        make(*build(s), {}, CHANNELS_LAST, "avx512", True, choose)
+        return found
+
+    assert names(TAPS["one channel"])[0] == "taps of a line in lanes"
+    assert names(Shape(2, 1, (28, 28), 8, (3, 3), padding=1))[-1] == "taps of a line in lanes"  # may be tried
+    others = [replace(TAPS["one channel"], **change) for change in ({"out": 16}, {"stride": 2}, {"dilation": 2}, {"channels": 40})]
+    assert not any("taps of a line in lanes" in names(s) for s in others)
 
 
 @st.composite
