@@ -18,7 +18,7 @@ A value d is computed by its readers if
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from irconv.batches import has_no_batch
@@ -69,7 +69,7 @@ def postpone(graph: Graph, results: set[int]) -> bool:
         recipe = None if sides is None else _recipe(graph, node, _near(graph, node, sides[0]) & _near(graph, node, sides[1]))
         if sides is not None and recipe is not None:
             for side in sides:
-                _copy(graph, node, recipe, side)
+                copy_work(graph, node, recipe.nodes, side)
             _remove_unread(graph, recipe, results)
             changed = True
     return changed
@@ -191,11 +191,11 @@ def _recipe(graph: Graph, node: Node, near: set[int]) -> _Recipe | None:
     return _Recipe(tuple(nodes), frozenset(sources)) if alone and not graph[gradient].is_leaf else None
 
 
-def _copy(graph: Graph, node: Node, recipe: _Recipe, readers: list[int]) -> None:
-    """Give these readers a copy of the node, and of all that it is computed from."""
+def copy_work(graph: Graph, node: Node, nodes: Sequence[int], readers: Sequence[int]) -> None:
+    """Give these readers a copy of the node, and of the ops that make it: ``nodes``, in topological order, the node last."""
     provenance = graph[readers[0]].provenance
     copies: dict[int, int] = {}
-    for value in (graph[i] for i in recipe.nodes):
+    for value in (graph[i] for i in nodes):
         operands = [copies.get(o.id) or own_view(graph, o, readers[0]) for o in graph.operands(value)]
         copy = graph.add(value.op, value.attributes, operands, name=f"{value.name}_again", provenance=provenance)
         if value.type.layout is not None:

@@ -4,13 +4,14 @@ A normalisation that cannot be folded into weights because an activation lies be
 an image that is scaled, a mask: ``conv(relu(x * scale + shift))``.  As a kernel of its own it writes a value that is read once.
 
 What it costs to do it on the way: kernels whose windows overlap compute an element several times (Winograd's tiles 2.25 times),
-and read what it is made of as often.  So ops are light ones, and where windows overlap a single operand of full size is read.
+and read what it is made of as often.  So ops are light ones, and where elements are computed several times a single operand of
+full size is read.
 
 Left as it is:
 
 - convolutions with larger windows that read their input where it lies: to copy it takes as long as the work by itself;
 - products with a large matrix, for each part of which the input would be computed again;
-- depthwise convolutions: nine multiplications for an element leave no room for three times two further ops;
+- depthwise convolutions, unless of images that lie channels last, of which a task computes a row once and keeps it;
 - transposed convolutions with a stride: the kernel reads pixels in an order of its own for each remainder;
 - a value with other readers, which has to be stored for them.
 """
@@ -18,10 +19,11 @@ Left as it is:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from math import prod
 
 from irconv import cost
-from irconv.graph import Node
+from irconv.graph import Graph, Node
 from irconv.kernel import Kernel
 from irconv.passes.patterns import (
     CONTRACTIONS,
@@ -32,7 +34,7 @@ from irconv.passes.patterns import (
     leaves_forward,
     with_producers,
 )
-from irconv.types import BOOL, F32, F64
+from irconv.types import BOOL, F32, F64, channels_last
 
 LIGHT = cost.LIGHT | {"divide"}
 """Ops that are computed once for each element read, among them one that takes a little longer."""
@@ -42,11 +44,18 @@ MOST_OPS = 8
 
 WEIGHT_BYTES = 512 * 1024
 """Of a matrix that stays in half of a second-level cache.  Larger ones are multiplied part by part, each by its own tasks:
-with 4096 x 1000 numbers and 64 rows, to compute the input for each took 1.8 times as long."""
+with 4096 x 1000 numbers and 64 rows, to compute the input for each took 1.8 times as long (2-core AVX-512 virtual machine)."""
 
 POOLS = ("max_pool", "min_pool", "avg_pool")
 MOST_WINDOWS = 2.5
 """Windows that an element belongs to: 2.25 of 3 x 3 elements with a stride of 2."""
+
+FEWEST_COLUMNS = 16
+"""Of a convolution of single pixels that is worth more than the work: with two, 32 channels took twice as long to compute on the
+way as from memory."""
+
+ROWS_BYTES = 1 << 20
+"""Of the rows that a window of a depthwise convolution spans: they stay in half of a second-level cache."""
 
 FEW_CHANNELS = 4
 """So many channels, or fewer, are copied before a convolution reads them."""
@@ -115,6 +124,59 @@ def _axes(value: Node, x: Node) -> list[tuple[int, int]]:
     return [(added + axis, n) for axis, n in enumerate(value.type.shape)]
 
 
+class WorkAhead:
+    """The elementwise work that kernels of contractions begin with, looked for by a rule for kernels of another kind."""
+
+    def __init__(self, uses: Search):
+        self.uses = uses
+
+    @cached_property
+    def _known(self) -> tuple[set[int], set[int]]:
+        return _epilogues(self.uses)[1], _varying(self.uses)
+
+    def ahead(self, node: Node) -> tuple[int, ...]:
+        """The ops that only this contraction reads and that its kernel makes for next to nothing; none if there are none."""
+        x = self.uses.graph[node.operands[0]]
+        if not takes_prologue(self.uses.graph, x, node) or why_not(self.uses, node) is not None:
+            return ()
+        return _ahead(self.uses, node, *self._known)
+
+
+def takes_prologue(graph: Graph, value: Node, reader: Node) -> bool:
+    """Whether the kernel of ``reader`` can compute its operand ``value`` for next to nothing: each element about once.
+
+    Then that takes less time than to read it, even where others read it as well and have to make it again.
+    """
+    if reader.op.name != "conv" or reader.operands[0] != value.id or reader.operands[1] == value.id:
+        return False
+    w = graph[reader.operands[1]]
+    if reader.type.dtype not in (F32, F64) or value.type.layout is None:
+        return False
+    if _is_depthwise(value, w, reader):
+        return True
+    if w.type.shape[0] < FEWEST_COLUMNS:
+        return False
+    plain = reader.attributes.groups == 1 and not _overlaps(w, reader) and not any(map(any, reader.attributes.padding))
+    return plain and _why_no_pointwise(w, reader) is None
+
+
+def _why_no_pointwise(w: Node, node: Node) -> str | None:
+    """What keeps work out of the kernel of a product, or of a convolution with one tap."""
+    if _weight_bytes(w, node) > WEIGHT_BYTES:
+        return "its weight does not stay in a cache: the input would be computed again for each part of the weight"
+    return None
+
+
+def _is_depthwise(x: Node, w: Node, node: Node) -> bool:
+    """Whether a node is a convolution of images, channel by channel, whose kernel computes the rows it reads once."""
+    channels = x.type.shape[1]
+    by_channel = node.op.name == "conv" and node.attributes.groups == channels == node.type.shape[1] and channels > 1
+    if not by_channel or not x.type.layout == node.type.layout == channels_last(4):
+        return False
+    rows = (w.type.shape[2] - 1) * node.attributes.dilation[0] + 1
+    return rows * channels * x.type.shape[3] * x.type.dtype.bytes <= ROWS_BYTES
+
+
 def _epilogues(uses: Search) -> tuple[dict[int, tuple[int, ...]], set[int]]:
     """The epilogue that each contraction will get, and all nodes that belong to one."""
     behind: dict[int, tuple[int, ...]] = {}
@@ -138,7 +200,9 @@ def _ahead(uses: Search, node: Node, claimed: set[int], varying: set[int]) -> tu
     reads = {i for n in nodes for i in graph[n].operands if i not in nodes}
     # a parameter may have the input's shape where the batch is 1
     large = sum(graph[i].type.shape == x.type.shape and i in varying for i in reads)
-    return nodes if large <= (1 if _overlaps(graph[node.operands[1]], node) else 2) else ()
+    w = graph[node.operands[1]]
+    once = not _overlaps(w, node) or (node.op.name == "conv" and _is_depthwise(x, w, node))
+    return nodes if large <= (2 if once else 1) else ()
 
 
 def _varying(uses: Search) -> set[int]:
@@ -160,7 +224,8 @@ def why_apart(uses: Search, value: Node, node: Node, kernel: Kernel) -> str | No
     """Why elementwise work that makes the input of a contraction is not in its kernel; None if the value is something else."""
     if node.op.name not in CONTRACTIONS or value.id != node.operands[0] or not is_elementwise(value):
         return None
-    if kernel.kind not in (node.op.name, f"{node.op.name}_epilogue"):
+    computes = kernel.kind == "conv_statistics" and takes_prologue(uses.graph, value, node)
+    if kernel.kind not in (node.op.name, f"{node.op.name}_epilogue") and not computes:
         return f"kernels of kind {kernel.kind} read their input from memory"
     work = "the work is not light enough to be done where it is read, or reads several values of full size"
     return why_not(uses, node) or work
@@ -178,8 +243,8 @@ def why_not(uses: Search, node: Node) -> str | None:
         return "it leads from the forward into the backward pass: its operands would be kept for long"
     if node.type.dtype not in (F32, F64):
         return f"there is code for it with f32 and f64, not with {node.type.dtype.name}"
-    if not _overlaps(w, node) and _weight_bytes(w, node) > WEIGHT_BYTES:
-        return "its weight does not stay in a cache: the input would be computed again for each part of the weight"
+    if not _overlaps(w, node) and (reason := _why_no_pointwise(w, node)) is not None:
+        return reason
     return _why_no_matmul(x, node) if node.op.name == "matmul" else _why_no_conv(x, w, node)
 
 
@@ -197,6 +262,8 @@ def _why_no_matmul(x: Node, node: Node) -> str | None:
 
 def _why_no_conv(x: Node, w: Node, node: Node) -> str | None:
     a = node.attributes
+    if _is_depthwise(x, w, node):
+        return None
     if a.groups > 1 and a.groups == x.type.shape[1]:
         return "a depthwise convolution reads each element several times for little work"
     if node.op.name == "conv_transpose" and any(s != 1 for s in a.stride):

@@ -12,6 +12,9 @@ A value v = op(x, small...) is copied for each of its readers if
 - x is stored whatever happens: a leaf, a result, or read by an op that is not elementwise;
 - v is no result itself and has several readers, all of them elementwise, or reductions.
 
+What light ops make of a stored value, in several steps, is given to its readers too where the kernels of all of them compute
+what they read: see :mod:`irconv.passes.shared_prologues`.
+
 The columns of a weight gradient, which several convolutions of one input share, are given to each gradient: a kernel that
 makes its own need not store them.  Masked gradients are computed by their readers too, from the unmasked one: see
 :mod:`irconv.passes.postpone`.
@@ -26,6 +29,7 @@ from irconv.graph import Graph, Node
 from irconv.op import Fusion
 from irconv.passes.base import Note, Pass, register_pass
 from irconv.passes.postpone import is_small, own_view, postpone
+from irconv.passes.shared_prologues import give_to_readers
 
 CHEAP = frozenset({"add", "subtract", "multiply", "negative", "relu", "square", "absolute", "minimum", "maximum", "clip"})
 
@@ -49,7 +53,8 @@ class Recompute(Pass):
                 _copy_for_readers(graph, node)
                 changed = True
         changed |= postpone(graph, results)
-        return _own_columns(graph, results) or changed
+        changed |= _own_columns(graph, results)
+        return give_to_readers(graph, results) or changed
 
 
 def _source(graph: Graph, node: Node) -> Node | None:

@@ -2,6 +2,8 @@
 
 The convolution's result is stored, whatever happens, for those who normalise it and for the backward pass; what is saved is
 reading it once more.  It has to be stored channels last: its channels are then what a convolution has in its registers.
+
+The convolution computes what it reads, where that costs next to nothing: see :func:`irconv.passes.prologues.takes_prologue`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 
 from irconv.graph import Node
 from irconv.passes.patterns import Group, Search, epilogue_of, mean_variance
+from irconv.passes.prologues import WorkAhead
 from irconv.types import F32, F64
 
 FEWEST_CHANNELS = 16
@@ -17,8 +20,9 @@ FEWEST_CHANNELS = 16
 
 
 def conv_statistics(uses: Search) -> Iterator[Group]:
-    """conv, the elementwise work on its result, and both moments of that over all axes but the channels."""
+    """conv, light work ahead of it, elementwise work on its result, and both moments of that over all axes but the channels."""
     graph = uses.graph
+    work = WorkAhead(uses)
     moments = {graph[group.nodes[0]].operands[0]: group.nodes for group in mean_variance(uses)}
     for node_id in uses.order:
         conv = graph[node_id]
@@ -28,7 +32,7 @@ def conv_statistics(uses: Search) -> Iterator[Group]:
         result = graph[epilogue[-1] if epilogue else node_id]
         nodes = moments.get(result.id)
         if nodes is not None and _is_suitable(uses, conv, result, nodes):
-            yield Group("conv_statistics", (node_id, *epilogue, *nodes))
+            yield Group("conv_statistics", (*work.ahead(conv), node_id, *epilogue, *nodes))
 
 
 def _is_suitable(uses: Search, conv: Node, result: Node, nodes: tuple[int, ...]) -> bool:

@@ -20,8 +20,9 @@ from irconv.passes.fuse import fuse
 from irconv.passes.layout import ChannelsLast
 from irconv.random import manual_seed
 from irconv.target import Target
-from irconv.types import tensor_type
+from irconv.types import channels_last, tensor_type
 from tests.backends.handwritten import compiler_or_skip
+from tests.passes.building import build
 
 KINDS = frozenset({"elementwise", "conv_epilogue", "mean_variance", "conv_statistics"})
 ALL = (0, 2, 3)
@@ -34,13 +35,13 @@ def moments(y, axes=ALL):
     return mean, reduce_mean(square(subtract(y, reshape(mean, back))), axes)
 
 
-def partition(build, channels=32, dtype="f32", layout=True):
-    """The kernels with code of a graph of ``build`` over an image and a weight."""
+def partition(function, channels=32, dtype="f32", layout=True):
+    """The kernels with code of a graph of ``function`` over an image and a weight."""
     graph = Graph()
     builder = Builder(graph)
     x = builder.input("x", tensor_type(dtype, (2, 16, 8, 8)))
     w = builder.input("w", tensor_type(dtype, (channels, 16, 3, 3)))
-    for i, value in enumerate(build(x, w)):
+    for i, value in enumerate(function(x, w)):
         graph.set_output(f"y{i}", value.id)
     if layout:
         ChannelsLast().run(graph)
@@ -48,8 +49,8 @@ def partition(build, channels=32, dtype="f32", layout=True):
     return graph, kernels
 
 
-def kinds(build, **how):
-    return [k.kind for k in partition(build, **how)[1] if k.kind not in ("reshape", "relayout", "sum", "add")]
+def kinds(function, **how):
+    return [k.kind for k in partition(function, **how)[1] if k.kind not in ("reshape", "relayout", "sum", "add")]
 
 
 def normalised(x, w):
@@ -73,6 +74,24 @@ kernel @mean_1 = conv_statistics (%x_stored, %w) -> (%conv, %mean, %mean_1) {  #
   %square = square(%subtract) : f32[2,32,8,8]{0,2,3,1}
   %mean_1 = mean(%square) axes=(0, 2, 3) keepdims=False : f32[32]
 }"""
+
+
+@pytest.mark.parametrize(
+    ("weight", "groups", "ahead"),
+    [((24, 16, 1, 1), 1, ["add", "relu"]), ((16, 1, 3, 3), 16, ["add", "relu"]), ((24, 16, 3, 3), 1, [])],
+)
+def test_the_convolution_computes_what_it_reads_where_that_is_about_once_for_each_element(weight, groups, ahead) -> None:
+    def function(x, w):
+        y = conv(relu(add(x, 1.0)), w, 1, weight[2] // 2, 1, groups)
+        return (y, *moments(y))
+
+    graph = build(function, x="f32[2,16,8,8]", w=f"f32[{','.join(map(str, weight))}]")
+    for node in [graph[i] for i in graph.order()]:
+        if node.type.shape[2:] == (8, 8) and not node.is_leaf:
+            graph.set_layout(node.id, channels_last(4))
+    (kernel,) = (k for k in fuse(graph, Target("test", KINDS)).kernels if k.kind == "conv_statistics")
+    names = [graph[i].op.name for i in kernel.nodes]
+    assert names == [*ahead, "conv", "mean", "reshape", "subtract", "square", "mean"]
 
 
 def test_with_a_bias_ahead() -> None:
@@ -144,8 +163,9 @@ def test_training_comes_to_the_same_as_with_array_kernels() -> None:
     batches = [(rng.standard_normal((n, 3, 16, 16)).astype("f4"), rng.integers(0, 4, n)) for n in (4, 4, 3)]
     step, losses, states = trained("native", batches)
     _, wanted, expected = trained("numpy", batches)
-    formed = [k for k in step.compiled.executable.kernels if k.kind in ("conv_statistics", "conv_transpose_sums")]
-    assert sorted(k.kind for k in formed) == ["conv_statistics"] * 4 + ["conv_transpose_sums"] * 3
+    wanted_kinds = ("conv_statistics", "conv_transpose_sums", "depthwise_backward")
+    formed = [k for k in step.compiled.executable.kernels if k.kind in wanted_kinds]
+    assert [sum(k.kind == kind for k in formed) for kind in wanted_kinds] == [4, 2, 1]
     assert all(k.name in step.compiled.executable.sources for k in formed)
     np.testing.assert_allclose(losses, wanted, rtol=1e-4)
     for name, value in expected.items():

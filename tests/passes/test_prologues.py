@@ -10,8 +10,9 @@ from irconv.kernel import Kernel, print_kernel
 from irconv.ops.concat import concat
 from irconv.ops.contract import matmul
 from irconv.ops.conv import conv, conv_transpose
-from irconv.ops.elementwise import add, exp, greater, multiply, relu, where
+from irconv.ops.elementwise import add, exp, greater, multiply, relu, square, subtract, where
 from irconv.ops.pool import argmax_pool, avg_pool, max_pool
+from irconv.ops.reduce import reduce_mean
 from irconv.passes.fuse import fuse
 from irconv.target import Target
 from irconv.types import channels_last
@@ -142,7 +143,13 @@ def test_a_target_without_the_kind_keeps_its_epilogues():
         (lambda x, w: conv(relu(x), w, stride=2), {"x": "f32[2,8,6,6]", "w": "f32[4,8,3,3]"}, "windows overlap"),
         (lambda x, w: conv(relu(x), w, stride=2), {"x": "f32[2,3,6,6]", "w": "f32[4,3,3,3]"}, None),
         (lambda x, w: conv(relu(x), w), {"x": "f32[2,8,6,6]", "w": "f32[4,8,5,5]"}, "windows overlap"),
-        (lambda x, w: conv(relu(x), w, groups=8), {"x": "f32[2,8,6,6]", "w": "f32[8,1,3,3]"}, "depthwise"),
+        (lambda x, w: conv(relu(x), w, groups=8), {"x": "f32[2,8,6,6]", "w": "f32[8,1,3,3]"}, None),
+        (lambda x, y, w: conv(add(x, y), w, groups=8), {"x": "f32[2,8,6,6]", "y": "f32[2,8,6,6]", "w": "f32[8,1,3,3]"}, None),
+        (lambda x, w: conv(relu(x), w, groups=8), {"x": "f32[2,8,6,6]", "w": "f32[16,1,3,3]"}, "depthwise"),
+        (lambda x, w: conv(relu(x), w, groups=8), {"x": "f32[1,8,6,10922]", "w": "f32[8,1,3,3]"}, None),
+        (lambda x, w: conv(relu(x), w, groups=8), {"x": "f32[1,8,6,10923]", "w": "f32[8,1,3,3]"}, "depthwise"),
+        (lambda x, w: conv(relu(x), w, groups=8), {"x": "f32[2,8,6]", "w": "f32[8,1,3]"}, "depthwise"),
+        (lambda x, w: conv_transpose(relu(x), w, groups=8), {"x": "f32[2,8,6,6]", "w": "f32[8,1,3,3]"}, "depthwise"),
         (lambda x, w: conv_transpose(relu(x), w, stride=2), {"x": "f32[2,8,6,6]", "w": "f32[8,4,2,2]"}, "in several orders"),
         (lambda x, w: conv(relu(x), w), {"x": "f64[2,8,6,6]", "w": "f64[4,8,3,3]"}, "windows overlap"),
         (lambda x, w: matmul(relu(x), w), {"x": "f32[2,512]", "w": "f32[512,257]"}, "does not stay in a cache"),
@@ -172,6 +179,26 @@ def test_what_others_read_is_stored():
     _, kernels, reasons = lowered(both, x="f32[2,8,6,6]", v="f32[4,8,1,1]", w="f32[4,8,1,1]")
     assert sorted(kernel.kind for kernel in kernels) == ["conv", "conv", "relu"]
     assert set(reasons.values()) == {"%relu is also read elsewhere, so it has to be stored"}
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x, v, w: conv(exp(x), v), "not light enough"),
+        (lambda x, v, w: conv(relu(x), w, padding=1), "kernels of kind conv_statistics read their input from memory"),
+    ],
+)
+def test_what_a_convolution_with_statistics_reads_is_stored(function, reason):
+    def with_moments(x, v, w):
+        y = function(x, v, w)
+        mean = reduce_mean(y, (0, 2, 3), True)
+        return y, mean, reduce_mean(square(subtract(y, mean)), (0, 2, 3), True)
+
+    target = Target("test", KINDS | {"conv_statistics"})
+    _, kernels, reasons = lowered(with_moments, target=target, x="f32[2,16,6,6]", v="f32[16,16,1,1]", w="f32[16,16,3,3]")
+    assert [kernel.kind for kernel in kernels][1:] == ["conv_statistics"]
+    (said,) = reasons.values()
+    assert reason in said
 
 
 def test_what_a_convolution_with_its_pool_reads_is_stored():

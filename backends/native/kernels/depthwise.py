@@ -40,8 +40,10 @@ from irconv.backends.native.kernels.depthwise_plan import (
     tiles_of,
     uses_of,
 )
-from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue
+from irconv.backends.native.kernels.depthwise_rows import ROWS, InputRows, input_rows
+from irconv.backends.native.kernels.epilogue import Epilogue, make_epilogue, nodes_ahead
 from irconv.backends.native.kernels.plan import even_share
+from irconv.backends.native.kernels.prologue import STAGE, make_prologue
 from irconv.backends.native.kernels.strips import PARTS
 from irconv.graph import Node
 from irconv.ops.window import Ints
@@ -73,33 +75,37 @@ def depthwise(request: NativeRequest) -> NativeKernel | None:
         return None
     names = [f"operand{i}" for i in range(len(operands))]
     names[len(operands) - 1 - operands[::-1].index(w)] = "w"
-    names[operands.index(x)] = "x"
+    ahead = nodes_ahead(graph, request.kernel, node.id)
+    if not ahead:
+        names[operands.index(x)] = "x"
     types = [graph[i].type.dtype for i in operands]
     pointers = {i: Pointer(name, dtype) for i, name, dtype in zip(operands, names, types, strict=True)}
     epilogue = make_epilogue(request, node.id, pointers, lanes)
-    if epilogue is None:
+    computed = input_rows(layer, make_prologue(request, node.id, pointers, lanes))
+    if epilogue is None or (ahead and computed is None):
         return None
     out = Pointer("out", graph[epilogue.result].type.dtype)
+    temporaries = [("packed", layer.dtype), *([] if computed is None else [(ROWS, layer.dtype)])]
 
     further = epilogue.further
 
     def buffers(*written: str) -> Buffers:
-        parts = [(out.name, out.dtype), *further.outputs, *zip(names, types, strict=True), ("packed", layer.dtype)]
+        parts = [(out.name, out.dtype), *further.outputs, *zip(names, types, strict=True), *temporaries]
         return tuple((name, dtype, name in written) for name, dtype in [*parts, *further.temporaries])
 
-    sizes = ("batch", *further.sizes)
-    code = DepthwiseCode(layer, request.machine, epilogue, out)
+    sizes = ("batch", *([] if computed is None else [STAGE]), *further.sizes)
+    code = DepthwiseCode(layer, request.machine, epilogue, out, computed)
     tasks = -(-layer.batch * layer.rows // code.task_rows)
     addition = epilogue.addition(tasks, buffers(*(name for name, _ in further.outputs)), sizes)
-    functions = [pack_depthwise(layer, lanes, buffers("packed"), sizes), code.function(buffers("out", PARTS), sizes)]
+    functions = [pack_depthwise(layer, lanes, buffers("packed"), sizes), code.function(buffers("out", ROWS, PARTS), sizes)]
     phases = (Phase(functions[0].name, 1), Phase(functions[1].name, tasks), *addition.phases)
     packed = TensorType(layer.dtype, (layer.outer_taps, layer.width, layer.padded(lanes)))
     results = 1 + len(further.outputs)
     return native_kernel(
         print_c([*functions, *addition.functions]),
         phases,
-        (layer.batch, *addition.numbers),
-        (packed, *addition.scratch),
+        (layer.batch, *([] if computed is None else [computed.memory]), *addition.numbers),
+        (packed, *([] if computed is None else [computed.scratch(request.threads)]), *addition.scratch),
         machine=request.machine,
         prepared=(Prepared(results + operands.index(w), results + len(operands), 0),),
     )
@@ -157,14 +163,18 @@ def pack_depthwise(layer: Layer, lanes: int, buffers: Buffers, sizes: Sequence[s
 class DepthwiseCode:
     """Writes the function that does the sums."""
 
-    def __init__(self, layer: Layer, machine: Machine, epilogue: Epilogue, out: Pointer):
-        self.layer, self.machine, self.epilogue, self.out = layer, machine, epilogue, out
+    def __init__(
+        self, layer: Layer, machine: Machine, epilogue: Epilogue, out: Pointer, computed: InputRows | None = None
+    ):
+        self.machine, self.epilogue, self.out, self.computed = machine, epilogue, out, computed
+        self.layer = layer if computed is None else computed.held
         self.lanes = machine.lanes(layer.dtype.bytes)
         self.body = Body()
         self.count = None if layer.channels >= self.lanes else layer.channels
         taps = max(FEWEST_TAPS, layer.outer_taps * layer.last.most_taps)
         row = layer.channels * layer.last.outputs * taps
-        self.task_rows = even_share(layer.rows, max(1, min(layer.rows, TASK_PRODUCTS // max(1, row))))
+        most = max(1, min(layer.rows, TASK_PRODUCTS // max(1, row)))
+        self.task_rows = even_share(layer.rows, most) if computed is None else computed.task_rows(most)
 
     def function(self, buffers: Buffers, sizes: Sequence[str]) -> Function:
         layer, body = self.layer, self.body
@@ -173,11 +183,15 @@ class DepthwiseCode:
         rows = BATCH * layer.rows
         with body.tasks() as task:
             last = call("smaller", (task + 1) * self.task_rows, rows)
+            ring = None if self.computed is None else self.computed.begin(body)
+            source = Pointer("x", layer.dtype) if ring is None else ring.pointer
             with self._strips(task, last) as (begin, end), body.loop("row", begin, end) as row:
                 sample, places = output_row(body, layer, row)
+                if ring is not None:
+                    ring.fill(body, sample, places[0])
                 per_tap = layer.width * layer.padded(self.lanes)
                 with rows_seen(body, layer, sample, places) as (offset, tap, seen):
-                    body.set_pointer(xs, seen, Pointer("x", layer.dtype), offset)
+                    body.set_pointer(xs, seen, source, offset)
                     body.set_pointer(ws, seen, Pointer("packed", layer.dtype), tap * per_tap)
                 index = [sample, *places]
                 for residue in layer.last.residues:

@@ -64,7 +64,10 @@ class Outer:
 
 @dataclass(frozen=True)
 class Layer:
-    """A depthwise convolution: outer axes, the last axis, and element strides."""
+    """A depthwise convolution: outer axes, the last axis, and element strides.
+
+    ring: rows of the first outer axis that are in memory at a time, each in the place of the one so many before; 0: all.
+    """
 
     dtype: DType
     batch: int
@@ -74,6 +77,7 @@ class Layer:
     width: int
     x_strides: Strides
     w_strides: Strides
+    ring: int = 0
 
     @property
     def rows(self) -> int:
@@ -167,7 +171,7 @@ def rows_seen(
             tap = loops.enter_context(body.loop("tap", 0, axis.taps))
             at, inside = axis.seen(place, tap)
             loops.enter_context(body.when(inside))
-            offset = offset + at * stride
+            offset = offset + (at % layer.ring if layer.ring else at) * stride
             number = number * axis.taps + tap
         yield offset, number, seen
         body.assign(seen, seen + 1)

@@ -1,11 +1,12 @@
 """Elementwise work on the input of a contraction, done while the input is read: normalisation, activation, masks.
 
-Three ways, by how the contraction reads:
+By how the contraction reads:
 
 - *copied*: an input that is copied with its padding is computed on the way; the padding stays zero, whatever the work makes of 0.
 - *staged*: where each pixel is read at one place only (1x1 convolutions, matrix products), a task computes the pixels of a tile,
   or of all its tiles, into memory of its worker, from which its blocks of columns read.  A tile of 14 pixels by 256 channels
   takes 14 KiB and stays in the first-level cache.
+- row by row for depthwise convolutions: see :mod:`irconv.backends.native.kernels.depthwise_rows`.
 - element by element in the transforms of Winograd's algorithm and in the planes of narrow contractions.
 
 What is the same for all pixels (a channel's scale and shift) may be fetched once: see :meth:`Prologue.constants`.

@@ -24,7 +24,8 @@ STRIP_BYTES = 16 * 1024
 """What is added up at once: it is read twice, and is to stay in the first-level cache beside what the convolution has there."""
 
 LINE_BYTES, SETS, WAYS = 64, 64, 8
-"""Of the first-level cache: pixels whose columns lie in the same of its sets drive each other out."""
+"""Of a first-level cache of 32 KiB, as most x86-64 processors have it: pixels whose columns lie in the same of its sets drive
+each other out."""
 
 STRIP_PIXELS = 256
 """So many at the most: each of a few sums runs over them."""

@@ -31,6 +31,7 @@ from irconv.target import Target
 from irconv.types import channels_last, tensor_type
 from tests.backends.native.contracting import PHASE, arranged, element_strides, garbage
 from tests.backends.native.contracting import channels_last as last_order
+from tests.backends.native.machines import TESTED
 from tests.backends.native.test_contract import HERE, near, numbers
 
 torch = pytest.importorskip("torch", reason="the oracle")
@@ -54,7 +55,7 @@ class Case:
     values: dict[int, np.ndarray]
 
     def request(self, machine: str | Machine, strict: bool = False, threads: int = 2, **more) -> NativeRequest:
-        found = MACHINES[machine] if isinstance(machine, str) else machine
+        found = TESTED[machine] if isinstance(machine, str) else machine
         strides = {i: s for i, (s, _) in value_strides(self.graph).items()}
         strides |= {i: element_strides(array) for i, array in self.values.items()}
         return NativeRequest(self.graph, self.kernel, strides, found, threads, strict, **more)
@@ -170,6 +171,43 @@ CONVOLUTIONS = [
     pytest.param((1, 3, 5, 4, 6), (7, 3, 3, 3, 3), {"padding": 1}, False, id="volume"),
 ]
 
+BY_CHANNEL = [
+    pytest.param((2, 20, 9, 7), (20, 1, 3, 3), {"padding": 1, "groups": 20}, True, id="by_channel"),
+    pytest.param((2, 5, 9, 12), (5, 1, 3, 3), {"padding": 1, "groups": 5}, True, id="by_channel_few"),
+    pytest.param((3, 70, 50, 31), (70, 1, 3, 3), {"padding": 1, "groups": 70}, True, id="by_channel_several_tasks"),
+    pytest.param((3, 33, 61, 30), (33, 1, 3, 3), {"padding": 1, "stride": 2, "groups": 33}, True, id="by_channel_strided"),
+    pytest.param((2, 17, 19, 15), (17, 1, 2, 3), {"stride": 3, "groups": 17}, True, id="by_channel_with_gaps"),
+    pytest.param((2, 48, 14, 13), (48, 1, 5, 3), {"padding": (4, 2), "dilation": 2, "groups": 48}, True, id="by_channel_dilated"),
+    pytest.param((2, 16, 3, 2), (16, 1, 3, 3), {"padding": 2, "groups": 16}, True, id="by_channel_wide_padding"),
+]
+
+
+@pytest.mark.parametrize("machine", HERE)
+@pytest.mark.parametrize(("x_shape", "w_shape", "options", "last"), BY_CHANNEL)
+def test_convolutions_by_channel(x_shape, w_shape, options, last, machine):
+    x, w = images(0, x_shape, last=last), numbers(1, w_shape)
+    scale, bias = numbers(2, channel_shape(4, x_shape[1])), numbers(3, channel_shape(4, w_shape[0]))
+    c = convolution(x, w, scale, bias, last, **options)
+    made = c.make(machine)
+    assert "ring" in made.source
+    near(c.run(made)[0], conv_wanted(x, w, scale, bias, **options), int(np.prod(w_shape[1:])), "f32")
+
+
+def test_rows_that_two_images_of_full_size_make():
+    """Of a sum and of a mask, in float64; the second image lies in another order."""
+    x, y = images(0, (2, 18, 21, 11), "f64"), images(1, (2, 18, 21, 11), "f64", last=False)
+    w = numbers(2, (18, 1, 3, 3), "f64")
+    c = case_of(lambda x, y, w: conv(where(greater(y, 0.0), x, y), w, padding=1, groups=18), [x, y, w])
+    wanted = functional.conv2d(torch.tensor(np.where(y > 0, x, y)), torch.tensor(w), None, 1, 1, 1, 18).numpy()
+    near(c.run(c.make())[0], wanted, 9, "f64")
+
+
+def test_a_worker_holds_no_more_rows_than_a_window_spans():
+    shape = (1, 32, 400, 10)
+    c = convolution(images(0, shape), numbers(1, (32, 1, 3, 3)), numbers(2, (32, 1, 1)), padding=1, groups=32)
+    made = c.make(threads=3)
+    assert [t.size for t in made.scratch] == [3 * 3 * 32, 3 * 3 * 10 * 32]
+
 
 @pytest.mark.parametrize(("x_shape", "w_shape", "options", "last"), CONVOLUTIONS)
 def test_convolutions_in_every_way(x_shape, w_shape, options, last):
@@ -194,7 +232,7 @@ def test_convolutions_on_other_machines(x_shape, w_shape, options, last, machine
     close(c, made, c.run(made)[0], wanted, most, int(np.prod(w_shape[1:])))
 
 
-@pytest.mark.parametrize(("x_shape", "w_shape", "options", "last"), CONVOLUTIONS)
+@pytest.mark.parametrize(("x_shape", "w_shape", "options", "last"), CONVOLUTIONS + BY_CHANNEL)
 def test_tasks_in_any_order_give_the_same_bits(x_shape, w_shape, options, last):
     x, w = images(0, x_shape, last=last), numbers(1, w_shape)
     c = convolution(x, w, numbers(2, channel_shape(len(x_shape), x_shape[1])), None, last, **options)
@@ -205,7 +243,7 @@ def test_tasks_in_any_order_give_the_same_bits(x_shape, w_shape, options, last):
     assert np.array_equal(first, c.run(c.make(threads=5))[0])
 
 
-@pytest.mark.parametrize(("x_shape", "w_shape", "options", "last"), CONVOLUTIONS)
+@pytest.mark.parametrize(("x_shape", "w_shape", "options", "last"), CONVOLUTIONS + BY_CHANNEL)
 def test_one_source_for_all_batches(x_shape, w_shape, options, last):
     sources = set()
     for batch in (1, 2, 9):

@@ -7,11 +7,13 @@ import pytest
 
 import irconv
 import irconv.nn.functional as F
+from irconv import optim, random
 from irconv.ops.conv import conv
 from irconv.ops.scan import cumsum
 from irconv.ops.scatter import REDUCTIONS, scatter
 from irconv.ops.sort import top_k_indices
 from tests.backends.native.sanitized import build_sanitized, check_sanitized, run_program, save_arrays
+from tests.backends.native.test_depthwise_backward import Residual
 from tests.backends.native.test_sanitizers import _sanitizers  # noqa: F401  a fixture that skips where there are none
 
 
@@ -56,3 +58,18 @@ def test_float16(machine, tmp_path):
     assert done.returncode == 0, (done.stdout[-500:], done.stderr[:6000])
     for name, wanted in zip(names, compiled(*arrays), strict=True):
         np.testing.assert_allclose(np.load(tmp_path / name), wanted, rtol=5e-3, atol=5e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (5, 2)])
+def test_both_gradients_of_depthwise_convolutions(kernel, stride, machine, tmp_path):
+    random.manual_seed(1)
+    model = Residual(37, kernel, stride)
+    x, target = np.random.default_rng(0).standard_normal((3, 3, 21, 27)).astype(np.float32), np.array([0, 4, 3])
+    step = irconv.compile_step(model, F.cross_entropy, optim.SGD(model.parameters(), lr=0.01), x, target, backend="numpy")
+    _, program = build_sanitized(step, machine, tmp_path)
+    assert any("depthwise_backward_total(" in file.read_text() for file in tmp_path.rglob("*.c"))
+    done = run_program(program, "-n", "2", *save_arrays((x, target), tmp_path))
+    assert done.returncode == 0, (done.stdout, done.stderr[:6000])
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines()[:2]]
+    np.testing.assert_allclose(losses, [float(step(x, target)) for _ in range(2)], rtol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irconv.ops.conv import conv
-from irconv.ops.elementwise import add, relu, square, subtract
+from irconv.ops.elementwise import add, clip, multiply, relu, square, subtract
 from irconv.ops.reduce import reduce_mean
 from irconv.ops.shape import reshape
 from tests.backends.native.reducing import CHANNELS_LAST, Case, channels_last
@@ -38,6 +38,16 @@ def biased(**attributes):
 
     def build(x, w, b):
         y = relu(add(conv(x, w, **attributes), b))
+        return [y, *moments_of(y)]
+
+    return build
+
+
+def ahead(**attributes):
+    """A builder of a convolution of normalised and activated images, with its moments."""
+
+    def build(x, w, mean, scale, shift):
+        y = conv(clip(add(multiply(subtract(x, mean), scale), shift), 0.0, 6.0), w, **attributes)
         return [y, *moments_of(y)]
 
     return build
@@ -80,6 +90,7 @@ LAYERS = {
     "winograd": ((3, 32, 14, 13), (48, 32, 3, 3), {"padding": 1}),
     "winograd, ragged": ((2, 32, 14, 14), (17, 32, 3, 3), {"padding": 1}),
     "winograd by phases": ((8, 256, 14, 14), (256, 256, 3, 3), {"padding": 1}),
+    "winograd by phases, few tiles": ((1, 256, 4, 4), (256, 256, 3, 3), {"padding": 1}),
     "groups": ((2, 24, 8, 8), (36, 8, 3, 3), {"padding": 1, "groups": 3}),
     "depthwise": ((2, 40, 12, 11), (40, 1, 3, 3), {"padding": 1, "groups": 40}),
     "depthwise, strided": ((2, 96, 30, 30), (96, 1, 3, 3), {"padding": 1, "stride": 2, "groups": 96}),
@@ -188,6 +199,36 @@ def test_source_does_not_depend_on_the_batch(name) -> None:
         x, w = numbers((batch, *images[1:])), numbers(weights)
         sources.add(Case(plain(**attributes), laid_out(x, w), KIND, CHANNELS_LAST).made.source)
     assert len(sources) == 1
+
+
+AHEAD = ("1x1", "1x1 to many", "depthwise", "depthwise, strided")
+
+
+def case_ahead(name, batch=None, dtype="f4", machine="avx512"):
+    """The case of a layer with work ahead, and the float64 result of NumPy."""
+    images, weights, attributes = LAYERS[name]
+    x, w = numbers((batch or images[0], *images[1:]), 17, dtype), numbers(weights, 18, dtype)
+    # most elements stay as they are, so that no channel is nearly constant
+    mean, scale, shift = (at + numbers((1, images[1], 1, 1), 19 + at, dtype) / 8 for at in range(3))
+    case = Case(ahead(**attributes), [*laid_out(x, w), mean, scale, shift], KIND, CHANNELS_LAST, machine)
+    return case, naive(np.clip((x.astype("f8") - mean) * scale + shift, 0, 6), w, **attributes)
+
+
+@pytest.mark.parametrize("machine", ["avx512", "avx2", "generic"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", AHEAD)
+def test_work_ahead(name, dtype, machine) -> None:
+    agree(*case_ahead(name, None, dtype, machine), 6e-8 if dtype == "f4" else 1.2e-16)
+
+
+@pytest.mark.parametrize("name", AHEAD)
+def test_work_ahead_gives_the_same_bits_in_any_order_and_one_source_for_all_batches(name) -> None:
+    case, _ = case_ahead(name)
+    first, *others = [case.run(how) for how in ("threads", "backwards", "one")]
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert {case_ahead(name, batch)[0].made.source for batch in (1, 7)} == {case.made.source}
 
 
 def test_nan_and_infinity_are_those_of_the_formula() -> None:
