@@ -36,7 +36,7 @@ MODELS: dict[str, Example] = {
     "resnet18": Example(resnet18, ((1, 3, 224, 224),), lambda: resnet18(10, 8), ((2, 3, 64, 64),)),
     "resnet34": Example(resnet34, ((1, 3, 224, 224),), lambda: resnet34(10, 8), ((2, 3, 64, 64),)),
     "resnet50": Example(resnet50, ((1, 3, 224, 224),), lambda: resnet50(10, 8), ((2, 3, 64, 64),)),
-    "resnet152": Example(resnet152, ((1, 3, 224, 224),), lambda: resnet152(10, 4), ((2, 3, 64, 64),)),
+    "resnet152": Example(resnet152, ((1, 3, 224, 224),), lambda: resnet152(10, 8), ((2, 3, 64, 64),)),
     "vgg11": Example(vgg11, ((1, 3, 224, 224),), lambda: vgg11(10, 4, 16), ((2, 3, 64, 64),)),
     "vgg16": Example(vgg16, ((1, 3, 224, 224),), lambda: vgg16(10, 4, 16), ((2, 3, 64, 64),)),
     "mobilenet_v2": Example(mobilenet_v2, ((1, 3, 224, 224),), lambda: mobilenet_v2(10, 0.25), ((2, 3, 64, 64),)),

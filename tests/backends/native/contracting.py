@@ -11,7 +11,7 @@ import numpy as np
 import irconv.backends.native.kernels
 import irconv.ops  # noqa: F401  registers the ops
 from irconv.backends.arrays.lower import operand_ids
-from irconv.backends.codegen.machine import MACHINES, Machine
+from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest
 from irconv.backends.native.runtime import function_address, run_phases
 from irconv.builder import Builder, GraphValue
@@ -20,6 +20,7 @@ from irconv.kernel import Kernel
 from irconv.passes.fuse import fuse
 from irconv.target import Target
 from irconv.types import TensorType, tensor_type
+from tests.backends.native.machines import TESTED
 
 Build = Callable[..., GraphValue]
 Order = Sequence[int]
@@ -81,7 +82,7 @@ def generate(
     for i in operand_ids(c.graph, c.kernel):
         if c.graph[i].op.name == "constant":
             strides[i] = element_strides(np.empty(c.graph[i].type.shape))
-    found = MACHINES[machine] if isinstance(machine, str) else machine
+    found = TESTED[machine] if isinstance(machine, str) else machine
     return NATIVE[c.kernel.kind](NativeRequest(c.graph, c.kernel, strides, found, 2, strict))
 
 

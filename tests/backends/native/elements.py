@@ -10,7 +10,7 @@ import numpy as np
 
 import irconv.backends.native.kernels
 import irconv.ops  # noqa: F401  registers the ops
-from irconv.backends.codegen.machine import MACHINES, Machine, this_machine
+from irconv.backends.codegen.machine import Machine, this_machine
 from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest
 from irconv.backends.native.library import Unit, library
 from irconv.builder import Builder, GraphValue
@@ -19,6 +19,7 @@ from irconv.kernel import Kernel, Uses, make_kernel
 from irconv.op import NO_ATTRIBUTES, OPS
 from irconv.strides import row_major
 from irconv.types import type_of
+from tests.backends.native.machines import TESTED
 
 X86 = ("avx512", "avx2", "sse2")
 HERE = this_machine().name
@@ -47,7 +48,7 @@ class Case:
         order: Sequence[int] | None = None,
     ):
         self.arrays = [np.asarray(a) for a in arrays]
-        self.machine = MACHINES[machine] if isinstance(machine, str) else machine
+        self.machine = TESTED[machine] if isinstance(machine, str) else machine
         self.graph = Graph()
         builder = Builder(self.graph)
         inputs = [builder.input(f"x{i}", type_of(a)) for i, a in enumerate(self.arrays)]

@@ -8,7 +8,7 @@ import numpy as np
 
 import irconv.backends.native.kernels  # enters the generators
 import irconv.ops  # noqa: F401  registers the ops
-from irconv.backends.codegen.machine import MACHINES, Machine
+from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.base import NATIVE, NativeKernel, NativeRequest
 from irconv.backends.native.library import Unit
 from irconv.backends.native.runtime import run_phases
@@ -16,6 +16,7 @@ from irconv.builder import Builder, GraphValue
 from irconv.graph import Graph
 from irconv.kernel import Kernel, Uses, make_kernel
 from irconv.types import type_of
+from tests.backends.native.machines import TESTED
 from tests.backends.native.pooling import CHANNELS_LAST, ROW_MAJOR, empty, run_backwards, strides_of
 
 __all__ = ["CHANNELS_LAST", "ROW_MAJOR", "Case", "channels_last", "element_strides"]
@@ -57,7 +58,7 @@ class Case:
             self.graph.set_output(f"y{i}", value.id)
         nodes = [i for i in self.graph.order() if not self.graph[i].is_leaf]
         self.kernel: Kernel = make_kernel(Uses(self.graph), nodes, kind)
-        self.machine = MACHINES[machine] if isinstance(machine, str) else machine
+        self.machine = TESTED[machine] if isinstance(machine, str) else machine
         given = {i: element_strides(a) for i, a in zip(self.graph.inputs, arrays, strict=True)}
         ids = {i for node in nodes for i in (node, *self.graph[node].operands)}
         strides = {i: given.get(i) or strides_of(self.graph[i].type.shape, order) for i in ids}

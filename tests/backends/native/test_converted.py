@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import irconv
 import irconv.nn.functional as F
 from irconv import nn
-from irconv.backends.codegen.machine import MACHINES
 from irconv.backends.native.backend import NativeBackend
 from irconv.backends.native.base import NATIVE, NativeRequest
 from irconv.backends.native.converted import with_copies
@@ -21,6 +18,7 @@ from irconv.ops.scan import cumsum
 from irconv.ops.scatter import scatter
 from tests.backends.handwritten import compiler_or_skip
 from tests.backends.native.elements import RUNNABLE, Case, one_op
+from tests.backends.native.machines import TESTED
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +45,7 @@ def network(x, w, v):
 def test_a_float16_network_is_that_of_float32_rounded(machine: str) -> None:
     """Within two roundings of what is stored between kernels."""
     given = [halves((3, 4, 10, 9)), halves((18, 4, 3, 3), 1) / 8, halves((6, 9, 3, 3), 2) / 8]
-    quick = replace(MACHINES[machine], flags=(*MACHINES[machine].flags, "-O1"))
-    program = irconv.compile(network, backend=NativeBackend(machine=quick))
+    program = irconv.compile(network, backend=NativeBackend(machine=TESTED[machine]))
     found = program(*(x.astype(np.float16) for x in given))
     assert found.dtype == np.float16
     assert coded(program)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,9 +17,12 @@ from irconv.backends.native.backend import NativeBackend
 from irconv.backends.native.runtime import Pool
 from irconv.interpret import evaluate
 from tests.backends.handwritten import compiler_or_skip
+from tests.backends.native.machines import hardly_optimised
 
 SLOW = {"resnet152", "resnet50", "resnet34", "vgg16", "mobilenet_v2", "googlenet"}
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODELS]
+TRAINED = [each for each in NAMES if each.values[0] != "resnet152"]
+"""The blocks of ResNet-152 are those of ResNet-50, more often: its training runs the same kernels."""
 
 BOUNDS = {"fast": 1e-4, "strict": 2e-5}
 """Of the largest number of a result, in float32: Winograd's transforms take the first a little further."""
@@ -30,8 +32,8 @@ RATE = 1e-5
 """So small that ten steps are no chaos, as they are at larger ones where batch norm sees eight numbers: each step of 1e-3 makes
 differences of MobileNet a hundred times larger, in float64 too."""
 
-RATES = {"resnet50": 1e-8, "resnet152": 1e-10}
-"""For untrained networks so deep that even that is chaos."""
+RATES = {"resnet50": 1e-8}
+"""For an untrained network so deep that even that is chaos."""
 
 CHANGE = 1e-6
 """Of the largest change of a parameter in ten steps, in float64."""
@@ -116,11 +118,10 @@ def test_gradients(name: str) -> None:
 # --- training ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_ten_steps(name: str) -> None:
     """In float64, where rounding is far below what a step changes."""
-    machine = this_machine()
-    quick = replace(machine, flags=(*machine.flags, "-O1"))
+    quick = hardly_optimised(this_machine())
     inputs, target = inputs_of(name, "float64"), target_of(name, "float64")
     moved, losses = [], []
     for backend in (NativeBackend(machine=quick), "numpy"):
@@ -137,12 +138,12 @@ def test_ten_steps(name: str) -> None:
         np.testing.assert_allclose(moved[0][path], change, rtol=0, atol=CHANGE * largest + rounding, err_msg=path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_the_same_bits_on_any_number_of_threads(name: str) -> None:
     """Two steps in float32; that they are the right ones is seen in float64, above."""
     inputs, target = inputs_of(name), target_of(name)
     states = []
-    for pool in (Pool(1), Pool(2), Pool(3)):
+    for pool in (Pool(1), Pool(3)):
         model = model_of(name)
         step = step_of(model, 1e-2, NativeBackend(pool=pool))
         irconv.random.manual_seed(1)

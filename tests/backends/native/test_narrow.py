@@ -29,6 +29,7 @@ from tests.backends.native.contracting import (
     garbage,
     run_tasks,
 )
+from tests.backends.native.machines import TESTED
 from tests.backends.native.test_contract import HERE, conv_wanted, near, numbers, transposed_wanted
 
 BEST = HERE[0]
@@ -53,7 +54,7 @@ def candidates(c: Case, values, out, machine=BEST, threads=2) -> tuple[list[Cand
     """What the generator offers: what it prefers, and what may be tried."""
     strides = dict(zip(c.inputs, map(element_strides, values), strict=True))
     strides |= {i: element_strides(out) for i in c.kernel.nodes}
-    request = NativeRequest(c.graph, c.kernel, strides, MACHINES[machine], threads, True)
+    request = NativeRequest(c.graph, c.kernel, strides, TESTED[machine], threads, True)
     (node,) = (c.graph[i] for i in c.kernel.nodes if c.graph[i].op.name in ("conv", "conv_transpose"))
     describe = describe_conv if node.op.name == "conv" else describe_conv_transpose
     return narrow_candidates(request, node, describe(request, node))

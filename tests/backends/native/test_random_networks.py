@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 import irconv
 import irconv.nn.functional as F
 from irconv import nn, optim
-from irconv.backends.codegen.machine import MACHINES, this_machine
+from irconv.backends.codegen.machine import this_machine
 from irconv.backends.native.backend import NativeBackend
 from tests.backends.handwritten import compiler_or_skip
+from tests.backends.native.machines import TESTED
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 48)
 SIZES = (3, 5, 7, 8, 11, 13, 16, 19)
@@ -35,7 +36,7 @@ FORWARD = {"float32": 2e-5, "float64": 1e-12}
 
 WIDER = {"avx512": ("avx512", "avx2", "sse2"), "avx2": ("avx2", "sse2")}
 LOCAL = WIDER.get(this_machine().name, ())
-HERE = [*(MACHINES[name] for name in LOCAL), MACHINES["generic"]]
+HERE = [*(TESTED[name] for name in LOCAL), TESTED["generic"]]
 """Machines whose code runs on this one."""
 
 ACTIVATIONS = (F.relu, F.relu6, F.leaky_relu, F.sigmoid, F.tanh, F.gelu)

@@ -18,6 +18,7 @@ from irconv.ops.contract import matmul
 from irconv.ops.elementwise import add, greater, multiply, relu, sigmoid, tanh
 from tests.backends.handwritten import compiler_or_skip
 from tests.backends.native.contracting import Case, case, garbage, generate, run, run_tasks
+from tests.backends.native.machines import TESTED
 from tests.backends.native.test_contract import BEST, HERE, near, numbers
 
 SIZES = [(16, 5), (23, 61), (400, 120), (77, 49), (1031, 97)]
@@ -26,7 +27,7 @@ SIZES = [(16, 5), (23, 61), (400, 120), (77, 49), (1031, 97)]
 
 def small(machine: str = BEST) -> Machine:
     """With a cache that holds no weight at all."""
-    return replace(MACHINES[machine], cache_bytes=64)
+    return replace(TESTED[machine], cache_bytes=64)
 
 
 def operands(rows: int, products: int, columns: int, dtype: str = "f32", along: bool = True) -> list[np.ndarray]:

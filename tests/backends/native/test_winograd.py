@@ -29,6 +29,7 @@ from irconv.kernel import Kernel
 from irconv.ops.conv import conv, conv_transpose
 from irconv.ops.elementwise import add, multiply, relu
 from irconv.types import F64, tensor_type
+from tests.backends.native.machines import TESTED
 from tests.backends.native.pooling import CHANNELS_LAST, ROW_MAJOR, Build, graph_of, run, strides_of
 
 KINDS = ("conv_epilogue", "conv_transpose_epilogue")
@@ -52,7 +53,7 @@ class Case:
         graph = self.graph
         ids = {i for node in self.kernel.nodes for i in (node, *graph[node].operands)}
         strides = {i: strides_of(graph[i].type.shape, self.orders.get(i, CHANNELS_LAST)) for i in ids}
-        return NativeRequest(graph, self.kernel, strides, MACHINES[machine], 2, strict)
+        return NativeRequest(graph, self.kernel, strides, TESTED[machine], 2, strict)
 
     def contraction(self, machine: str) -> Contraction:
         describe = describe_conv if self.node.op.name == "conv" else describe_conv_transpose

@@ -21,6 +21,7 @@ from irconv.backends.native.kernels.winograd_gradient_plan import (
 from irconv.backends.native.runtime import thread_count
 from irconv.graph import Graph
 from irconv.kernel import Kernel
+from tests.backends.native.machines import TESTED
 from tests.backends.native.pooling import CHANNELS_LAST, ROW_MAJOR, make, run, strides_of
 from tests.backends.native.test_weight_gradient import Shape, build, operands, summed
 
@@ -45,7 +46,7 @@ def request_for(s: Shape, machine: str, order: str = CHANNELS_LAST, strict: bool
     ids = {i for node in kernel.nodes for i in (node, *graph[node].operands)}
     orders = dict.fromkeys(kernel.inputs, order)
     strides = {i: strides_of(graph[i].type.shape, orders.get(i, ROW_MAJOR)) for i in ids}
-    return NativeRequest(graph, kernel, strides, MACHINES[machine], max(2, thread_count()), strict)
+    return NativeRequest(graph, kernel, strides, TESTED[machine], max(2, thread_count()), strict)
 
 
 def problem(request: NativeRequest) -> tuple[Problem, int, int]:
