@@ -169,6 +169,18 @@ def separate_parts(graph: Graph, nodes: Sequence[int]) -> list[tuple[int, ...]]:
     return sorted(parts.values(), key=lambda part: position[part[0]])
 
 
+def made_by(graph: Graph, nodes: Sequence[int], value: int) -> tuple[int, ...]:
+    """Those of the nodes that a value is made by, itself among them, in their order."""
+    found: set[int] = set()
+    waiting = [value]
+    while waiting:
+        i = waiting.pop()
+        if i in nodes and i not in found:
+            found.add(i)
+            waiting += graph[i].operands
+    return tuple(i for i in nodes if i in found)
+
+
 def kernel_bytes(graph: Graph, kernel: Kernel) -> int:
     """Bytes that cross the kernel's border: its inputs and outputs once each; none for a view."""
     if kernel.is_view:

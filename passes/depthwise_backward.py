@@ -25,7 +25,15 @@ from collections.abc import Iterable, Iterator
 from irconv.graph import Graph, Node
 from irconv.kernel import Kernel
 from irconv.passes.gradient_sums import LIGHT, MOST_STRIDE, WIDEST, conv_transpose_sums
-from irconv.passes.patterns import Group, Search, conv_weight_gradients, epilogue_of, is_elementwise, with_producers
+from irconv.passes.patterns import (
+    Group,
+    Search,
+    conv_weight_gradients,
+    epilogue_of,
+    is_by_channel,
+    is_elementwise,
+    with_producers,
+)
 from irconv.passes.sibling_reductions import reaches_back
 from irconv.passes.statistics import FEWEST_CHANNELS
 from irconv.types import BOOL, F32, F64, channels_last
@@ -147,14 +155,8 @@ def _is_light(graph: Graph, nodes: tuple[int, ...], image: Node) -> bool:
     inner = (graph[i] for i in nodes if graph[i].op.name != "sum")
     if any(n.op.name not in LIGHT or n.type.dtype not in (BOOL, image.type.dtype) for n in inner):
         return False
-    outer = (graph[i] for i in _read(graph, set(nodes)) if i != image.id)
-    return all(n.type == image.type or (n.type.dtype is image.type.dtype and _is_by_channel(n, image)) for n in outer)
-
-
-def _is_by_channel(value: Node, image: Node) -> bool:
-    """Whether a value is one number, or has one for each channel."""
-    channels = (image.type.shape[1], 1, 1)
-    return all(n == 1 for n in value.type.shape) or value.type.shape in (channels, (1, *channels))
+    types, like = [graph[i].type for i in _read(graph, set(nodes)) if i != image.id], image.type
+    return all(t == like or (t.dtype is like.dtype and is_by_channel(t.shape, like.shape)) for t in types)
 
 
 def _read(graph: Graph, nodes: set[int]) -> list[int]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 from irconv import cost
 from irconv.graph import Node
-from irconv.passes.patterns import Group, Search, epilogue_of
+from irconv.passes.patterns import Group, Search, epilogue_of, is_by_channel
 from irconv.passes.sibling_reductions import reaches_back, reductions
 from irconv.passes.statistics import FEWEST_CHANNELS
 from irconv.strides import Strides, is_contiguous, value_strides
@@ -89,7 +89,7 @@ def _can_be_read(value: Node, gradient: Node, strides: Strides, expected: Stride
     if value.type == gradient.type:
         return strides == expected
     shape = value.type.shape
-    if value.type.dtype is not gradient.type.dtype or not _is_by_channel(shape, gradient.type.shape):
+    if value.type.dtype is not gradient.type.dtype or not is_by_channel(shape, gradient.type.shape):
         return False
     repeated = all(n == 1 or step == 0 for n, step in zip(shape, strides, strict=True))
     return repeated or is_contiguous(shape, strides)
@@ -103,9 +103,3 @@ def _has_code(uses: Search, node: Node, gradient: Node, nodes: tuple[int, ...]) 
         return node.attributes.axes == (0, *range(2, type_.rank)) and source == type_ and node.type.dtype is type_.dtype
     is_kept = node.id in uses.kept or not set(nodes).issuperset(uses.readers[node.id])
     return node.op.name in LIGHT and not is_kept and node.type.shape == type_.shape
-
-
-def _is_by_channel(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    """Whether a value is one number, or has one for each channel of images."""
-    numbers = (image[1], *[1] * (len(image) - 2))
-    return all(n == 1 for n in shape) or shape in (numbers, (1, *numbers))

@@ -46,6 +46,12 @@ def is_elementwise(node: Node) -> bool:
     return node.op.fusion is Fusion.ELEMENTWISE
 
 
+def is_by_channel(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether a value of this shape is one number, or has one for each channel of images of the shape ``image``."""
+    numbers = (image[1], *[1] * (len(image) - 2))
+    return all(n == 1 for n in shape) or shape in (numbers, (1, *numbers))
+
+
 def _same_order(node: Node, start: Node) -> bool:
     return node.type.shape == start.type.shape and node.type.layout == start.type.layout
 

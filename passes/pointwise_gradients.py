@@ -21,7 +21,15 @@ from math import prod
 from irconv import cost
 from irconv.graph import Graph, Node
 from irconv.passes.gradient_sums import conv_transpose_sums
-from irconv.passes.patterns import Group, Search, conv_weight_gradients, epilogue_of, is_elementwise, with_producers
+from irconv.passes.patterns import (
+    Group,
+    Search,
+    conv_weight_gradients,
+    epilogue_of,
+    is_by_channel,
+    is_elementwise,
+    with_producers,
+)
 from irconv.passes.sibling_reductions import reaches_back
 from irconv.types import BOOL, F32, F64, TensorType
 
@@ -137,6 +145,5 @@ def _are_images(uses: Search, reads: Iterable[int], value: Node) -> bool:
     types = [uses.graph[i].type for i in reads]
     images = [t for t in types if t == value.type]
     others = [t for t in types if t != value.type]
-    by_channel = (value.type.shape[1], *[1] * (value.type.rank - 2))
-    fit = all(t.dtype is value.type.dtype and (prod(t.shape) == 1 or t.shape in (by_channel, (1, *by_channel))) for t in others)
+    fit = all(t.dtype is value.type.dtype and is_by_channel(t.shape, value.type.shape) for t in others)
     return fit and 0 < len(images) <= MOST_IMAGES

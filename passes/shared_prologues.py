@@ -18,6 +18,7 @@ from irconv import cost
 from irconv.graph import Graph, Node
 from irconv.op import Fusion
 from irconv.passes.depthwise_backward import takes_input
+from irconv.passes.patterns import is_by_channel
 from irconv.passes.pointwise_gradients import takes_work
 from irconv.passes.postpone import copy_work
 from irconv.passes.prologues import MOST_OPS, takes_prologue
@@ -72,8 +73,7 @@ def _work(graph: Graph, value: Node, results: set[int]) -> tuple[int, ...]:
 
 def _is_by_channel(node: Node, like: Node) -> bool:
     """Whether a value is one number, or has one for each channel of images."""
-    shape, numbers = node.type.shape, (like.type.shape[1], *[1] * (like.type.rank - 2))
-    return node.type.dtype is like.type.dtype and (all(n == 1 for n in shape) or shape in (numbers, (1, *numbers)))
+    return node.type.dtype is like.type.dtype and is_by_channel(node.type.shape, like.type.shape)
 
 
 def _is_stored(graph: Graph, source: Node, nodes: set[int], results: set[int]) -> bool:

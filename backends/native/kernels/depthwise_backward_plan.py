@@ -12,6 +12,7 @@ from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.base import NativeRequest
 from irconv.backends.native.kernels.reduction_space import full_strides
 from irconv.graph import Graph
+from irconv.kernel import made_by
 from irconv.strides import Strides
 from irconv.types import F32, F64, DType
 
@@ -61,18 +62,6 @@ def roles_of(request: NativeRequest) -> Roles | None:
     work = tuple(i for i in nodes if i not in rest)
     summed = tuple(graph[i].operands[0] for i in sums)
     return Roles(d, x, w, product.id, images[0], gradients[0], of_d, of_x, behind, work, summed, sums)
-
-
-def made_by(graph: Graph, nodes: Sequence[int], value: int) -> tuple[int, ...]:
-    """Those of the nodes that a value is made by, itself among them, in their order."""
-    found: set[int] = set()
-    waiting = [value]
-    while waiting:
-        i = waiting.pop()
-        if i in nodes and i not in found:
-            found.add(i)
-            waiting += graph[i].operands
-    return tuple(i for i in nodes if i in found)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from irconv.backends.native.kernels.sums import KIND as SUMS
 from irconv.graph import Graph
-from irconv.kernel import Kernel
+from irconv.kernel import Kernel, made_by
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def parts_of(graph: Graph, kernel: Kernel) -> Parts:
         d = graph[d].operands[0]
     after = [i for i in nodes if graph[i].op.name == "reshape" and graph[i].operands[0] == product]
     weight = [i for i in nodes if i in (product, columns, *views, *after)]
-    ahead_of_d, ahead_of_x = _made_from(graph, nodes, d), _made_from(graph, nodes, x)
+    ahead_of_d, ahead_of_x = made_by(graph, nodes, d), made_by(graph, nodes, x)
     rest = [i for i in nodes if i not in (*weight, *ahead_of_d, *ahead_of_x)]
     conv = next((i for i in rest if graph[i].op.name == "conv_transpose"), None)
     return Parts(
@@ -63,15 +63,3 @@ def _part(graph: Graph, kernel: Kernel, kind: str, nodes: Sequence[int]) -> Kern
     inputs = dict.fromkeys(i for node in nodes for i in graph[node].operands if i not in nodes)
     outputs = tuple(i for i in kernel.outputs if i in nodes)
     return Kernel(graph[nodes[-1]].name, kind, tuple(nodes), tuple(inputs), outputs)
-
-
-def _made_from(graph: Graph, nodes: Iterable[int], value: int) -> tuple[int, ...]:
-    """The value, and the nodes that it is computed from, as far as they are of the kernel."""
-    found: set[int] = set()
-    waiting = [value]
-    while waiting:
-        i = waiting.pop()
-        if i in nodes and i not in found:
-            found.add(i)
-            waiting += graph[i].operands
-    return tuple(i for i in nodes if i in found)

@@ -33,6 +33,7 @@ from irconv.backends.native.kernels.reduction_loops import each_row, paired
 from irconv.backends.native.kernels.reduction_space import full_strides
 from irconv.backends.native.kernels.strips import MERGED, NUMBER_OF_PARTS, PARTS, Buffers, Strips, Written
 from irconv.graph import Graph
+from irconv.kernel import made_by
 
 KIND = "conv_transpose_sums"
 
@@ -161,7 +162,7 @@ def sums_of(request: NativeRequest, pointers: dict[int, Pointer], lanes: int) ->
         return None
     result, *further = kernel.outputs
     type_, strides = graph[result].type, tuple(request.strides[result])
-    made = _makers(graph, kernel.nodes, result)
+    made = made_by(graph, kernel.nodes, result)
     work = tuple(i for i in kernel.nodes if i not in made and i not in further)
     summed = tuple(graph[i].operands[0] for i in further)
     step = linear(type_.shape[2:], (strides[0], *strides[2:]))
@@ -188,15 +189,3 @@ def sums_of(request: NativeRequest, pointers: dict[int, Pointer], lanes: int) ->
     nodes = frozenset((*work, *further))
     channels = type_.shape[1]
     return Sums(type_.dtype, lanes, result, nodes, channels, step, names, graph, work, summed, images, others)
-
-
-def _makers(graph: Graph, nodes: Sequence[int], value: int) -> set[int]:
-    """The value, and those of the nodes that it is computed from."""
-    found: set[int] = set()
-    waiting = [value]
-    while waiting:
-        i = waiting.pop()
-        if i in nodes and i not in found:
-            found.add(i)
-            waiting += graph[i].operands
-    return found
