@@ -10,6 +10,7 @@ packed weights, the *panel*, are read by one tile of pixels after the other.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from irconv.backends.codegen.machine import Machine
 from irconv.backends.native.kernels.contraction import Contraction, linear
@@ -138,7 +139,8 @@ class Wish:
     coarse: bool = False
 
 
-def plans(c: Contraction, machine: Machine, coarse: bool = False) -> list[Plan]:
+@lru_cache(maxsize=1024)  # networks have many layers of one shape
+def plans(c: Contraction, machine: Machine, coarse: bool = False) -> tuple[Plan, ...]:
     """Plans of the direct algorithm that may be the fastest, the cost model's first.
 
     Besides that one: the best tile with each number of vectors, the other order of loops, and tasks of other sizes.
@@ -149,8 +151,9 @@ def plans(c: Contraction, machine: Machine, coarse: bool = False) -> list[Plan]:
     usual = make_plan(c, machine, Wish(coarse=coarse))
     by_vectors = {tile[1]: tile for _, *tile in reversed(tiles)}
     wishes = [Wish((pixels, vectors)) for vectors, (pixels, _) in by_vectors.items()]
-    wishes += [Wish(outer=not usual.pixels_outer), Wish(share=0.5), Wish(share=2.0)]
-    return list(dict.fromkeys([usual, *(make_plan(c, machine, replace(wish, coarse=coarse)) for wish in wishes)]))
+    tile = (usual.pixels, usual.vectors)
+    wishes += [Wish(tile, outer=not usual.pixels_outer), Wish(tile, share=0.5), Wish(tile, share=2.0)]
+    return tuple(dict.fromkeys([usual, *(make_plan(c, machine, replace(wish, coarse=coarse)) for wish in wishes)]))
 
 
 def make_plan(c: Contraction, machine: Machine, wish: Wish = Wish()) -> Plan:
